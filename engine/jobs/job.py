@@ -1,0 +1,144 @@
+"""A job, its lease, its attempts and what it has cost so far: plain values."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+
+from engine.jobs.states import JobState
+from engine.llm import JsonObject, ResponseFormat
+from engine.metadata import Metadata
+
+DEFAULT_MAX_ATTEMPTS = 5
+ZERO = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who works on a job until when. The fencing token is the job's own `token`."""
+
+    owner: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a job is in error. `raw` is the provider's answer that could not be used, if there was one."""
+
+    error_type: str
+    message: str
+    attempts: int
+    at: datetime
+    raw: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One provider call. `step` is work, eval or meta; `outcome` is ok, error, or unknown where the answer was lost.
+
+    Tokens and costs are None where the provider never told; `duration` is in seconds.
+    """
+
+    step: str
+    model: str
+    started_at: datetime
+    duration: float
+    outcome: str
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    input_cost: Decimal | None = None
+    output_cost: Decimal | None = None
+    currency: str | None = None
+    error_type: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One time a job was held: the entry of its ledger whose key is the lease's `token`.
+
+    `outcome` is completed, retried, dead_lettered, released, lease_lost or canceled; `charged` tells whether it counts
+    against the retry budget.
+    """
+
+    token: int
+    owner: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str
+    charged: bool = False
+    error_type: str | None = None
+    error_message: str | None = None
+    calls: tuple[Call, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """The sum over all calls of a ledger. `currencies` are the priced calls': costs add up only if it is one."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    duration: float = 0.0
+    input_cost: Decimal = ZERO
+    output_cost: Decimal = ZERO
+    currencies: frozenset[str] = frozenset()
+
+
+def totals_of(calls: Iterable[Call]) -> Totals:
+    """Adds calls up; an unknown count or cost adds nothing."""
+    listed = list(calls)
+    return Totals(
+        calls=len(listed),
+        input_tokens=sum(call.input_tokens or 0 for call in listed),
+        output_tokens=sum(call.output_tokens or 0 for call in listed),
+        duration=sum(call.duration for call in listed),
+        input_cost=sum((call.input_cost or ZERO for call in listed), ZERO),
+        output_cost=sum((call.output_cost or ZERO for call in listed), ZERO),
+        currencies=frozenset(call.currency for call in listed if call.currency is not None),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A prompt to be run, and all that is known of it.
+
+    `client_job_id` is the client's own id (wire: `id`). `token` is the fencing token: it rises with every claim and
+    every forced transition and never falls. `attempts` counts charged failures, `waits` uncharged ones, `leases_lost`
+    leases that ran out; each has its own bound. `due_at` is the not-before time of a PENDING job, None when due now.
+    `revision` rises with every write and guards read-modify-write edits; only the back-end sets it.
+    """
+
+    id: str
+    client_id: str
+    operation: str
+    working_prompts: tuple[str, ...]
+    model: str
+    temperature: float
+    priority: int
+    request_data: JsonObject
+    metadata: Metadata
+    status: JobState = JobState.PENDING
+    client_job_id: str | None = None
+    client_reference: JsonObject | None = None
+    eval_prompt: str | None = None
+    eval_model: str | None = None
+    meta_prompt: str | None = None
+    meta_model: str | None = None
+    response_format: ResponseFormat = "json"
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    due_at: datetime | None = None
+    token: int = 0
+    lease: Lease | None = None
+    attempts: int = 0
+    waits: int = 0
+    leases_lost: int = 0
+    response_data: JsonObject | None = None
+    eval_result: JsonObject | None = None
+    suggested_prompt_id: str | None = None
+    failure: Failure | None = None
+    ledger: tuple[Attempt, ...] = ()
+    totals: Totals = field(default=Totals())
+    revision: int = 0

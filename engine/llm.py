@@ -1,0 +1,169 @@
+"""The port to providers: what is asked, what comes back, and how it can fail. No vendor SDK here.
+
+ProviderError
+├── TransientProviderError    the same call may well succeed later: retried with backoff, charged to the retry budget
+│   └── ProviderTimeout       nothing came within the time allowed
+├── RateLimited               too many requests or tokens: waits `retry_after`, charges nothing
+├── QuotaExhausted            money or quota is used up: waits long, charges nothing
+└── PermanentProviderError    the same call will fail again: not retried
+    ├── ProviderRefusedKey    the key is missing, wrong or not allowed
+    └── UnusableAnswer        the answer came and cannot be used; `raw` keeps it, `usage` was paid for
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, ClassVar, Literal, Protocol
+
+from engine.errors import MetasyncError
+from engine.pricing import Prices
+
+JsonObject = dict[str, Any]
+ResponseFormat = Literal["json", "text"] | JsonObject
+"""`json`, `text`, or {"type": "json_schema", "schema": {...}}."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where and how a model is reached. `key` is the secret itself: never logged, never part of repr."""
+
+    sdk: str
+    base_url: str
+    deployment: str
+    api_type: str = ""
+    api_version: str = ""
+    key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds: to connect, between two reads (so also to the first byte), and for the whole call."""
+
+    connect: float = 10.0
+    read: float = 120.0
+    total: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionRequest:
+    """One call. `temperature` and `max_tokens` are within the model's limits; None leaves them to the vendor."""
+
+    endpoint: Endpoint
+    system: str
+    user: str
+    temperature: float | None = None
+    max_tokens: int | None = None
+    response_format: ResponseFormat = "json"
+    attempt_id: str = ""
+    timeouts: Timeouts = Timeouts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens as the vendor counted them. `cached_input` is part of `input`, `reasoning` part of `output`."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """`finish_reason` is the vendor's word; `request_id` is what the vendor's support asks for."""
+
+    text: str
+    usage: Usage
+    finish_reason: str | None = None
+    request_id: str | None = None
+
+
+class Provider(Protocol):
+    """A vendor's adapter, bound to one event loop.
+
+    `complete` makes exactly one call: no retries of its own. It raises only ProviderError (and CancelledError); every
+    other exception is a bug of the adapter. Secrets never appear in its errors.
+    """
+
+    needs_key: ClassVar[bool]
+
+    async def complete(self, request: CompletionRequest) -> Completion: ...
+
+    async def aclose(self) -> None: ...
+
+
+class ProviderError(MetasyncError):
+    """`status` is the HTTP status if there was one; `raw` the vendor's text (bounded); `usage` what it still cost."""
+
+    code = "provider_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: timedelta | None = None,
+        raw: str | None = None,
+        usage: Usage | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+        self.raw = raw
+        self.usage = usage
+        self.request_id = request_id
+
+
+class TransientProviderError(ProviderError):
+    code = "provider_transient"
+
+
+class ProviderTimeout(TransientProviderError):
+    code = "provider_timeout"
+
+
+class RateLimited(ProviderError):
+    code = "rate_limited"
+
+
+class QuotaExhausted(ProviderError):
+    code = "quota_exhausted"
+
+
+class PermanentProviderError(ProviderError):
+    code = "provider_permanent"
+
+
+class ProviderRefusedKey(PermanentProviderError):
+    code = "provider_key_refused"
+
+
+class UnusableAnswer(PermanentProviderError):
+    code = "unusable_answer"
+
+
+class ProviderRegistry(Protocol):
+    """Which sdk names exist. `problems` names the plug-ins that could not be loaded and why, for readiness."""
+
+    def names(self) -> frozenset[str]: ...
+
+    def needs_key(self, sdk: str) -> bool: ...
+
+    def problems(self) -> Mapping[str, str]: ...
+
+
+class SecretSource(Protocol):
+    """Looks a provider key up by a model's key name and name, at call time; None where there is none."""
+
+    def provider_key(self, key_name: str | None, model_name: str, service: str | None) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallLimits:
+    """What a model allows: prices and the ranges that requests are clamped to."""
+
+    prices: Prices
+    min_temperature: float
+    max_temperature: float
+    max_tokens: int | None

@@ -1,0 +1,1 @@
+"""Stored resources other than jobs: values and the protocols of their stores."""

@@ -1,0 +1,128 @@
+"""Clients, models, prompts, prompt flows and workers: the stored values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from engine.metadata import Metadata
+from engine.pricing import Prices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """`key_lookup` finds a client by its key alone; `key_salt` and `key_hash` verify it. All hex; never the key."""
+
+    id: str
+    name: str
+    enabled: bool
+    key_lookup: str = field(repr=False)
+    key_salt: str = field(repr=False)
+    key_hash: str = field(repr=False)
+    metadata: Metadata
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A configured deployment at a provider. `key` is the name of the secret, never the secret."""
+
+    id: str
+    name: str
+    sdk: str
+    endpoint: str
+    api_type: str
+    api_version: str
+    deployment: str
+    key: str
+    min_temperature: float
+    max_temperature: float
+    prices: Prices
+    metadata: Metadata
+    service: str | None = None
+    max_token: int | None = None
+    max_completion_token: int | None = None
+    revision: int = 0
+
+
+class PromptStatus(StrEnum):
+    PUBLISHED = "PUBLISHED"
+    DRAFT = "DRAFT"
+    ARCHIVE = "ARCHIVE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """`client_id` is None for public prompts and set for private ones. `version` 3 and "3" are distinct."""
+
+    id: str
+    name: str
+    version: int | str
+    type: str
+    status: PromptStatus
+    text: str
+    client_id: str | None
+    is_public: bool
+    metadata: Metadata
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptFlow:
+    """A named list of prompts, in order."""
+
+    id: str
+    name: str
+    prompt_ids: tuple[str, ...]
+    client_id: str | None
+    is_public: bool
+    metadata: Metadata
+    revision: int = 0
+
+
+class WorkerStatus(StrEnum):
+    STOPPED = "stopped"
+    RUNNING = "running"
+    ERROR = "error"
+
+
+class WorkerScope(StrEnum):
+    CLIENT = "client"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """`poll_interval` in seconds; filters None or empty do not restrict."""
+
+    poll_interval: int
+    max_items_per_batch: int
+    model_filter: str | None = None
+    operation_filter: str | None = None
+    client_reference_filters: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLease:
+    """Which replica (by the incarnation id of its process) runs a worker until when."""
+
+    owner: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """A configured consumer. `status` is the desired state; `lease` tells which replica runs it."""
+
+    id: str
+    name: str
+    client_id: str
+    scope: WorkerScope
+    status: WorkerStatus
+    config: WorkerConfig
+    metadata: Metadata
+    group: str | None = None
+    lease: WorkerLease | None = None
+    thread_id: str | None = None
+    started_at: datetime | None = None
+    revision: int = 0
