@@ -1,0 +1,307 @@
+"""Keeps what runs here in step with what is stored: workers are desired state, and the replica that holds a worker's
+lease runs it."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from engine.errors import StorageError, StorageUnavailable
+from engine.jobs.consumer import Consumer, ConsumerTerms
+from engine.jobs.held import LeaseTerms
+from engine.jobs.job import Job
+from engine.jobs.matching import claim_filter
+from engine.jobs.recovery import recover
+from engine.jobs.retry import RetryPolicy
+from engine.jobs.signals import JobSignals
+from engine.records.store import Storage
+from engine.records.values import Worker, WorkerLease
+from llm_workers.loops import LoopThread
+from llm_workers.placement import planned
+from utilities.clock import Clock
+
+_TICK = timedelta(seconds=1)
+_HOUSEKEEPING = timedelta(minutes=10)
+_LAGGING_SECONDS = 0.1
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolTerms:
+    """`incarnation` names this process and no other; `grace` is how long a stopped worker's calls may go on."""
+
+    incarnation: str
+    most_threads: int
+    lease: timedelta
+    worker_lease: timedelta
+    attempt_limit: timedelta
+    grace: timedelta
+
+
+@dataclass(slots=True)
+class _Running:
+    consumer: Consumer
+    thread: LoopThread
+    ended: "Future[Any]"
+    started_at: datetime | None
+
+
+class WorkerPool:
+    """Implements engine.records.control.WorkerControl.
+
+    One ticker thread does all of the pool's own storage work: it renews the leases of this replica's workers, takes
+    over those nobody runs, stops those that shall not run here, and does what time does to jobs (see recovery).
+    """
+
+    def __init__(
+        self,
+        terms: PoolTerms,
+        *,
+        storage: Storage,
+        signals: JobSignals,
+        clock: Clock,
+        policy: RetryPolicy,
+        calibrate: Callable[[], object],
+        make_thread: Callable[[str], LoopThread],
+    ) -> None:
+        self._terms = terms
+        self._storage = storage
+        self._signals = signals
+        self._clock = clock
+        self._policy = policy
+        self._calibrate = calibrate
+        self._make_thread = make_thread
+        self._threads: list[LoopThread] = []
+        self._running: dict[str, _Running] = {}
+        self._ending: set[Future[Any]] = set()
+        self._lock = threading.RLock()
+        self._nudged = threading.Event()
+        self._draining = threading.Event()
+        self._good_until = 0.0
+        self._renew_at = 0.0
+        self._tidy_at = 0.0
+        self._down = False
+        self._ticker = threading.Thread(target=self._run, name="worker-pool", daemon=True)
+        self._unsubscribe: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        self._unsubscribe = self._signals.subscribe(self._on_ready, self._on_fenced)
+        self._ticker.start()
+
+    def placed(self, worker: Worker, now: datetime) -> Worker:
+        with self._lock:
+            place = min(len(self._threads), self._terms.most_threads - 1) + 1
+            name = self._idlest().name if self._threads else f"llm-worker-{place}"
+        lease = WorkerLease(self._terms.incarnation, now + self._terms.worker_lease)
+        return replace(worker, lease=lease, thread_id=name, started_at=now)
+
+    def nudge(self) -> None:
+        self._nudged.set()
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs in flight in this process."""
+        with self._lock:
+            return sum(running.consumer.in_flight for running in self._running.values())
+
+    def begin_drain(self) -> None:
+        """Claim nothing more, at once; returns at once. From any thread."""
+        self._draining.set()
+        with self._lock:
+            for running in self._running.values():
+                self._call(running, running.consumer.stop)
+        self._nudged.set()
+
+    def drain(self, grace: timedelta) -> None:
+        """Finish what is in flight within `grace`, give back the rest uncharged, and end. Blocks for as long."""
+        self.begin_drain()
+        self._unsubscribe()
+        if self._ticker.is_alive():
+            self._ticker.join(10)
+        with self._lock:
+            running = list(self._running.values())
+            ends = [one.ended for one in running] + list(self._ending)
+        _, unfinished = wait(ends, grace.total_seconds())
+        if unfinished:
+            log.warning("drain_releases", jobs=sum(one.consumer.in_flight for one in running))
+            self.abort()
+            wait(ends, 10)
+        self._give_up_leases()
+        for thread in self._threads:
+            thread.close(10)
+
+    def abort(self) -> None:
+        """Give back now whatever is in flight. From any thread; after or during a drain."""
+        with self._lock:
+            for running in self._running.values():
+                self._call(running, running.consumer.release)
+
+    def _run(self) -> None:
+        while not self._draining.is_set():
+            try:
+                pause = self._tick()
+                self._down = False
+            except StorageError as error:
+                self._note(str(error))
+                pause = _TICK
+            except Exception:  # one broken round must not end the pool
+                log.exception("pool_round_broke")
+                pause = _TICK
+            self._nudged.wait(pause.total_seconds())
+
+    def _note(self, reason: str) -> None:
+        if not self._down:
+            log.warning("pool_waits", reason=reason)
+        self._down = True
+
+    def _tick(self) -> timedelta:
+        """One round; answers how long to wait for the next."""
+        self._nudged.clear()
+        if self._clock.monotonic() >= self._tidy_at:
+            self._calibrate()
+            self._storage.jobs.forget_expired(self._clock.now())
+            self._tidy_at = self._clock.monotonic() + _HOUSEKEEPING.total_seconds()
+        good_until = self._renewed()
+        self._reconcile()
+        self._good_until = good_until
+        return self._recover()
+
+    def _renewed(self) -> float:
+        """Until when the workers' leases can be relied on; they are extended when a third has passed."""
+        asked_at = self._clock.monotonic()
+        if asked_at < self._renew_at:
+            return self._good_until
+        lease = self._terms.worker_lease
+        self._storage.workers.renew(self._terms.incarnation, self._clock.now() + lease)
+        self._renew_at = asked_at + lease.total_seconds() / 3
+        return LeaseTerms.of(lease).good_until(asked_at)
+
+    def _may_claim(self) -> bool:
+        return self._clock.monotonic() < self._good_until
+
+    def _reconcile(self) -> None:
+        now = self._clock.now()
+        with self._lock:
+            here = {key: running.started_at for key, running in self._running.items() if not running.ended.done()}
+        taking = not self._draining.is_set()
+        plan = planned(self._storage.workers.running(), here, self._terms.incarnation, now, taking=taking)
+        for worker_id in plan.stop:
+            self._stop(worker_id)
+        for worker in plan.start:
+            self._start(worker)
+        for worker in plan.take:
+            taken = self.placed(worker, now)
+            if self._storage.workers.compare_and_set(taken):
+                log.info("worker_taken", worker=worker.id)
+                self._start(taken)
+
+    def _recover(self) -> timedelta:
+        now = self._clock.now()
+        due = self._storage.jobs.next_due()
+        if due is not None and due <= now:
+            done = recover(self._storage.jobs, self._policy, now)
+            if done.promoted or done.requeued:
+                self._wake_all()
+            if done.more:
+                return timedelta(0)
+            due = self._storage.jobs.next_due()
+        return _TICK if due is None else min(_TICK, max(due - now, timedelta(milliseconds=20)))
+
+    def _start(self, worker: Worker) -> None:
+        with self._lock:
+            if self._draining.is_set():
+                return
+            thread = self._thread_for(worker)
+            consumer = thread.submit(self._consumer(worker, thread)).result(10)
+            ended = thread.submit(consumer.run())
+            self._running[worker.id] = _Running(consumer, thread, ended, worker.started_at)
+            thread.consumers += 1
+        ended.add_done_callback(lambda done: self._on_ended(worker.id, thread, done))
+        log.info("worker_runs", worker=worker.id, name=worker.name, thread=thread.name)
+
+    async def _consumer(self, worker: Worker, thread: LoopThread) -> Consumer:
+        config, terms = worker.config, self._terms
+        return Consumer(
+            ConsumerTerms(
+                owner=f"{worker.id}@{terms.incarnation}",
+                wanted=claim_filter(worker),
+                capacity=config.max_items_per_batch,
+                poll_interval=timedelta(seconds=config.poll_interval),
+                lease=LeaseTerms.of(terms.lease),
+                attempt_limit=terms.attempt_limit,
+            ),
+            thread.tools,
+            self._may_claim,
+        )
+
+    def _stop(self, worker_id: str) -> None:
+        """Claims end now; what is in flight may go on for the grace period, in the background."""
+        with self._lock:
+            running = self._running.pop(worker_id)
+            self._ending.add(running.ended)
+        running.ended.add_done_callback(self._ending.discard)
+        self._call(running, running.consumer.stop)
+        timer = threading.Timer(self._terms.grace.total_seconds(), self._call, args=(running, running.consumer.release))
+        timer.daemon = True
+        timer.start()
+        running.ended.add_done_callback(lambda _: timer.cancel())
+        log.info("worker_stops", worker=worker_id, in_flight=running.consumer.in_flight)
+
+    def _on_ended(self, worker_id: str, thread: LoopThread, ended: "Future[Any]") -> None:
+        with self._lock:
+            thread.consumers -= 1
+            if worker_id in self._running and self._running[worker_id].ended is ended:
+                del self._running[worker_id]
+        error = None if ended.cancelled() else ended.exception()
+        if error is not None:
+            log.error("worker_broke", worker=worker_id, error=repr(error))
+
+    @staticmethod
+    def _call(running: _Running, function: Callable[[], None]) -> None:
+        if not running.ended.done():
+            running.thread.call(function)
+
+    def _idlest(self) -> LoopThread:
+        return min(self._threads, key=lambda thread: (thread.lag > _LAGGING_SECONDS, thread.consumers))
+
+    def _thread_for(self, worker: Worker) -> LoopThread:
+        """The loop with the least to do; a further one only where all that exist lag behind."""
+        lagging = all(thread.lag > _LAGGING_SECONDS for thread in self._threads)
+        if lagging and len(self._threads) < self._terms.most_threads:
+            thread = self._make_thread(f"llm-worker-{len(self._threads) + 1}")
+            self._threads.append(thread)
+            return thread
+        return next((thread for thread in self._threads if thread.name == worker.thread_id), self._idlest())
+
+    def _give_up_leases(self) -> None:
+        """Lets another replica take this one's workers over now rather than when the leases run out."""
+        try:
+            for worker in self._storage.workers.running():
+                if worker.lease is not None and worker.lease.owner == self._terms.incarnation:
+                    self._storage.workers.compare_and_set(replace(worker, lease=None))
+        except StorageUnavailable as error:
+            log.warning("leases_run_out_by_themselves", reason=str(error))
+
+    def _on_ready(self, jobs: Sequence[Job]) -> None:
+        for running in list(self._running.values()):
+            running.consumer.offer(jobs)
+        if any(job.due_at is not None for job in jobs):
+            self.nudge()
+
+    def _on_fenced(self, job_id: str) -> None:
+        for running in list(self._running.values()):
+            running.consumer.fenced(job_id)
+
+    def _wake_all(self) -> None:
+        for running in list(self._running.values()):
+            running.consumer.wake()
+
+
+def hop_executor(threads: int = 8) -> ThreadPoolExecutor:
+    """The threads in which the consumers of one process reach the storage."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="storage")
