@@ -1,5 +1,6 @@
 """Secrets from the environment and the operating system's keyring, and their removal from what is logged."""
 
+import json
 import os
 import queue
 import re
@@ -7,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -16,6 +18,8 @@ log = structlog.get_logger(__name__)
 KEYRING_TIMEOUT_SECONDS = 3.0
 CACHE_SECONDS = 30.0
 REDACTED = "[redacted]"
+SHORTEST_KNOWN_SECRET = 6
+"""A shorter one would take innocent parts of words with it."""
 
 KeyringRead = Callable[[str, str], str | None]
 """Answers the secret kept for (service, name), None where there is none; raises KeyringUnavailable."""
@@ -119,51 +123,57 @@ class ProviderSecrets:
 
 _SECRET_FIELDS = re.compile(r"api_?key|authorization|cookie|password|pepper|secret|credential|^key$", re.IGNORECASE)
 _CONTENT_FIELDS = frozenset(
-    {"prompt", "prompts_text", "system", "user", "content", "messages", "text", "raw", "body"}
-    | {"request_data", "requestData", "response_data", "responseData", "completion"}
+    {"prompt", "prompts", "system", "user", "content", "messages", "text", "raw", "body", "completion"}
+    | {"request_data", "requestData", "response_data", "responseData"}
 )
 _SECRET_TEXTS = (
-    (re.compile(r"://[^/\s@]+@"), f"://{REDACTED}@"),
-    (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {REDACTED}"),
-    (re.compile(r"\bsk-[\w-]{8,}"), REDACTED),
+    ("://", re.compile(r"""://[^/\s@"']+@"""), f"://{REDACTED}@"),
+    ("earer ", re.compile(r"\b([Bb]earer) +[\w.~+/=-]{8,}"), rf"\1 {REDACTED}"),
+    ("asic ", re.compile(r"\b([Bb]asic) +[\w.~+/=-]{8,}"), rf"\1 {REDACTED}"),
+    ("sk-", re.compile(r"\bsk-[\w-]{8,}"), REDACTED),
 )
+"""A text that must be there, so that most lines cost no more than looking for it; what to find; what to put."""
+
+
+@lru_cache(maxsize=1024)
+def _is_hidden(field: str) -> bool:
+    return field in _CONTENT_FIELDS or _SECRET_FIELDS.search(field) is not None
 
 
 class Redactor:
-    """A structlog processor: what looks like a secret or like content is replaced before a line is written.
+    """Takes out what looks like a secret or like content before a line is written: the last line of defence.
 
-    Fields named like secrets or like prompt and answer texts lose their value whatever it is; every text (tracebacks
-    too) loses the given `secrets`, user names and passwords in URLs, bearer tokens and `sk-` keys. The last line of
-    defence, not a licence to log secrets.
+    As a structlog processor it empties fields named like secrets or like prompt and answer texts, nested ones too.
+    `text` then cleans the rendered line, tracebacks included, of the given `secrets`, of user names and passwords in
+    URLs, of bearer and basic credentials and of `sk-` keys.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = sorted({secret for secret in secrets if len(secret) >= 6}, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, known))) if known else None
+        known = {secret for secret in secrets if len(secret) >= SHORTEST_KNOWN_SECRET}
+        forms = known | {json.dumps(secret, ensure_ascii=False)[1:-1] for secret in known}
+        self._known = sorted(forms, key=len, reverse=True)
 
     def __call__(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         for name, value in event.items():
-            event[name] = self._field(name, value)
+            if value is not None and _is_hidden(name):
+                event[name] = REDACTED
+            elif isinstance(value, dict | list | tuple):
+                event[name] = _cleaned(value)
         return event
 
-    def _field(self, name: str, value: Any) -> Any:
-        if value is not None and (name in _CONTENT_FIELDS or _SECRET_FIELDS.search(name)):
-            return REDACTED
-        return self._value(value)
+    def text(self, line: str) -> str:
+        """`line` without anything that is known to be, or looks like, a secret."""
+        for secret in self._known:
+            line = line.replace(secret, REDACTED)
+        for marker, pattern, replacement in _SECRET_TEXTS:
+            if marker in line:
+                line = pattern.sub(replacement, line)
+        return line
 
-    def _value(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, Mapping):
-            return {name: self._field(str(name), item) for name, item in value.items()}
-        if isinstance(value, list | tuple | set | frozenset):
-            return [self._value(item) for item in value]
-        return value
 
-    def text(self, text: str) -> str:
-        """`text` without anything that is known to be, or looks like, a secret."""
-        if self._known is not None:
-            text = self._known.sub(REDACTED, text)
-        for pattern, replacement in _SECRET_TEXTS:
-            text = pattern.sub(replacement, text)
-        return text
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: REDACTED if _is_hidden(str(name)) else _cleaned(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cleaned(item) for item in value]
+    return value
