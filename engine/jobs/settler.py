@@ -74,23 +74,19 @@ class Settler:
 
     async def _answer(self, group: Sequence[_Waiting]) -> None:
         """Writes a group and tells everyone; a group that cannot be stored is written one by one."""
-        writing = asyncio.create_task(self._write([settlement for settlement, _ in group]))
-        try:
-            await asyncio.wait([writing])
-        finally:
-            writing.cancel()
-        error = writing.exception()
-        if error is not None and len(group) > 1:
+        settlements = [settlement for settlement, _ in group]
+        [answer] = await asyncio.gather(self._write(settlements), return_exceptions=True)
+        if isinstance(answer, BaseException) and len(group) > 1:
             for one in group:
                 await self._answer([one])
             return
         for place, (_, written) in enumerate(group):
             if written.done():
                 continue
-            if error is not None:
-                written.set_exception(error)
+            if isinstance(answer, BaseException):
+                written.set_exception(answer)
             else:
-                written.set_result(writing.result()[place])
+                written.set_result(answer[place])
 
     async def _write(self, settlements: Sequence[Settlement]) -> list[bool]:
         return await self._patiently(lambda: self._hop(self._queue.settle, settlements, self._clock.now()))
