@@ -1,0 +1,1 @@
+"""Vendors' wire formats. To add one: a file with a `Wire`, and a line in `server.WIRES`."""

@@ -1,0 +1,113 @@
+"""OpenAI's chat completions, whole and streamed. Source: openai/openai-openapi openapi.yaml 2.3.0."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import orjson
+from aiohttp import web
+
+from tests.support.fake_provider.wire.port import Asked, Reply
+
+_REASONING = re.compile(r"(o\d|gpt-5)(?!-chat)")
+_REASONS = {
+    "rate_limit": ("requests", "rate_limit_exceeded"),
+    "quota": ("insufficient_quota", "insufficient_quota"),
+    "key": ("invalid_request_error", "invalid_api_key"),
+    "request": ("invalid_request_error", "unsupported_value"),
+    "server": ("server_error", None),
+}
+
+
+class OpenAiWire:
+    name: ClassVar[str] = "openai"
+    paths: ClassVar[tuple[str, ...]] = ("/v1/chat/completions",)
+
+    def read(self, request: web.Request, body: dict[str, Any]) -> Asked:
+        key = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return self.asked(body, str(body.get("model", "")), key, request)
+
+    def asked(self, body: dict[str, Any], model: str, key: str, request: web.Request) -> Asked:
+        texts: dict[str, list[str]] = {}
+        for message in body.get("messages", ()):
+            texts.setdefault(message["role"], []).append(text_of(message.get("content")))
+        system = "\n".join(texts.get("system", []) + texts.get("developer", []))
+        attempt = request.headers.get("X-Client-Request-Id") or request.headers.get("x-ms-client-request-id", "")
+        return Asked(model, system, "\n".join(texts.get("user", [])), key, attempt, body, bool(body.get("stream")))
+
+    def objection(self, asked: Asked) -> str | None:
+        if not _REASONING.match(asked.model):
+            return None
+        if "temperature" in asked.body:
+            return "Unsupported value: 'temperature' does not support this value with this model."
+        if "max_tokens" in asked.body:
+            return "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+        return None
+
+    def answer(self, asked: Asked, reply: Reply) -> dict[str, Any]:
+        refused = reply.stop == "refusal"
+        message = {
+            "role": "assistant",
+            "content": None if refused else reply.text,
+            "refusal": reply.text if refused else None,
+        }
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(reply)}
+        return {
+            "id": "chatcmpl-fake",
+            "object": "chat.completion",
+            "created": 1750000000,
+            "model": asked.model,
+            "choices": [choice] if reply.choices else [],
+            "usage": _usage(reply),
+        }
+
+    def frames(self, asked: Asked, reply: Reply) -> Iterator[bytes]:
+        yield _frame(asked, [_delta({"role": "assistant", "content": ""})])
+        field = "refusal" if reply.stop == "refusal" else "content"
+        for start in range(0, len(reply.text), 8):
+            yield _frame(asked, [_delta({field: reply.text[start : start + 8]})])
+        yield _frame(asked, [_delta({}, _finish(reply))])
+        if (asked.body.get("stream_options") or {}).get("include_usage"):
+            yield _frame(asked, [], _usage(reply))
+        yield b"data: [DONE]\n\n"
+
+    def error(self, status: int, reason: str, message: str) -> dict[str, Any]:
+        kind, code = _REASONS[reason]
+        return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def text_of(content: Any) -> str:
+    """A message's text, plain or in parts."""
+    if isinstance(content, list):
+        return "".join(part.get("text", "") for part in content)
+    return content or ""
+
+
+def _finish(reply: Reply) -> str:
+    return "stop" if reply.stop == "refusal" else reply.stop
+
+
+def _usage(reply: Reply) -> dict[str, Any]:
+    return {
+        "prompt_tokens": reply.input_tokens,
+        "completion_tokens": reply.output_tokens,
+        "total_tokens": reply.input_tokens + reply.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": reply.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": reply.reasoning_tokens},
+    }
+
+
+def _delta(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+
+
+def _frame(asked: Asked, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
+    chunk = {
+        "id": "chatcmpl-fake",
+        "object": "chat.completion.chunk",
+        "created": 1750000000,
+        "model": asked.model,
+        "choices": choices,
+        "usage": usage,
+    }
+    return b"data: " + orjson.dumps(chunk) + b"\n\n"

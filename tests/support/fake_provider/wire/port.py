@@ -1,0 +1,83 @@
+"""What a wire format does for the fake provider, and what it is told."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from aiohttp import web
+
+from tests.support.fake_provider.faults import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as every wire format is read into."""
+
+    model: str
+    system: str
+    user: str
+    key: str
+    attempt_id: str
+    body: dict[str, Any]
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer in no vendor's words. `stop` is stop, length, content_filter or refusal."""
+
+    text: str
+    stop: str = "stop"
+    choices: bool = True
+    input_tokens: int = 11
+    output_tokens: int = 7
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+class Wire(Protocol):
+    """`reason` is rate_limit, quota, key, request or server; `error` gives the vendor's JSON for it."""
+
+    name: ClassVar[str]
+    paths: ClassVar[tuple[str, ...]]
+
+    def read(self, request: web.Request, body: dict[str, Any]) -> Asked: ...
+
+    def objection(self, asked: Asked) -> str | None:
+        """Why the vendor would answer 400, as real ones do for parameters that a model does not take."""
+        ...
+
+    def answer(self, asked: Asked, reply: Reply) -> dict[str, Any]: ...
+
+    def frames(self, asked: Asked, reply: Reply) -> Iterator[bytes]: ...
+
+    def error(self, status: int, reason: str, message: str) -> dict[str, Any]: ...
+
+
+_TEXTS: Mapping[str, str] = {
+    "broken": '{"answer": "broken", "items": [1, 2,], \'n\': 3',
+    "prose": 'Here it is:\n```json\n{"answer": "prose"}\n```\nAnything else?',
+    "sentence": "I would rather talk about the weather today.",
+    "list": '["a", "b"]',
+    "scalar": "42",
+    "empty": "",
+    "length": '{"answer": "this goes on and o',
+    "content_filter": '{"answer": "filt',
+    "refusal": "I cannot help with that.",
+}
+
+
+def reply_for(fault: Fault, text: str) -> Reply:
+    """The answer to a call that is answered at all; `text` is what a plain answer says."""
+    if fault.kind == "text":
+        return Reply(fault.options["content"])
+    if fault.kind == "usage":
+        return Reply(
+            text,
+            input_tokens=fault.count("input", 11),
+            output_tokens=fault.count("output", 7),
+            cached_tokens=fault.count("cached", 0),
+            reasoning_tokens=fault.count("reasoning", 0),
+        )
+    stop = fault.kind if fault.kind in ("length", "content_filter", "refusal") else "stop"
+    return Reply(_TEXTS.get(fault.kind, text), stop=stop, choices=fault.kind != "no_choices")
