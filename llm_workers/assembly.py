@@ -1,0 +1,56 @@
+"""Puts a pool together from its parts."""
+
+import random
+from collections.abc import Callable
+
+from engine.jobs.consumer import Tools
+from engine.jobs.held import Heartbeat, LeaseTerms
+from engine.jobs.retry import RetryPolicy
+from engine.jobs.settler import Settler
+from engine.jobs.signals import JobSignals
+from engine.records.store import Storage
+from llm_workers.loops import LoopHandler, LoopThread
+from llm_workers.pool import PoolTerms, WorkerPool
+from utilities.clock import Clock
+from utilities.hop import Hop
+
+
+def build_pool(
+    terms: PoolTerms,
+    *,
+    storage: Storage,
+    signals: JobSignals,
+    clock: Clock,
+    hop: Hop,
+    make_handler: Callable[[], LoopHandler],
+    policy: RetryPolicy,
+    calibrate: Callable[[], object],
+    seed: int | None = None,
+) -> WorkerPool:
+    """A pool, not yet started. `make_handler` is called once on each event loop; `hop` reaches the storage."""
+
+    def make_tools() -> tuple[Tools, LoopHandler, Heartbeat]:
+        rng = random.Random(seed)
+        handler = make_handler()
+        heartbeat = Heartbeat(storage.jobs, hop, clock, LeaseTerms.of(terms.lease))
+        tools = Tools(
+            queue=storage.jobs,
+            hop=hop,
+            clock=clock,
+            handler=handler,
+            settler=Settler(storage.jobs, hop, clock, rng),
+            heartbeat=heartbeat,
+            policy=policy,
+            rng=rng,
+        )
+        return tools, handler, heartbeat
+
+    return WorkerPool(
+        terms,
+        storage=storage,
+        signals=signals,
+        clock=clock,
+        policy=policy,
+        calibrate=calibrate,
+        make_thread=lambda name: LoopThread(name, make_tools),
+    )
