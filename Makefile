@@ -44,8 +44,8 @@ fake-provider: $(VENV)/.dev  ## an OpenAI-compatible server that costs nothing, 
 
 bruno: $(BRUNO)
 
-clean:  ## remove what make installed and what a development run stored
-	rm -rf $(VENV) .cache .metasync .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+clean:  ## remove what make installed
+	rm -rf $(VENV) .cache .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # The tests that show the engine's branches; `make test` collects the same and more.
 .coverage: $(shell find engine utilities tests/unit tests/contract -name '*.py' 2>/dev/null) | $(VENV)/.dev
