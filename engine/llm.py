@@ -93,7 +93,10 @@ class Provider(Protocol):
 
 
 class ProviderError(MetasyncError):
-    """`status` is the HTTP status if there was one; `raw` the vendor's text (bounded); `usage` what it still cost."""
+    """`status` is the HTTP status if there was one; `raw` the vendor's text (bounded); `usage` what it still cost.
+
+    `sent` is False where the request cannot have reached the vendor, so that nothing can have been charged.
+    """
 
     code = "provider_error"
 
@@ -106,6 +109,7 @@ class ProviderError(MetasyncError):
         raw: str | None = None,
         usage: Usage | None = None,
         request_id: str | None = None,
+        sent: bool = True,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -113,6 +117,7 @@ class ProviderError(MetasyncError):
         self.raw = raw
         self.usage = usage
         self.request_id = request_id
+        self.sent = sent
 
 
 class TransientProviderError(ProviderError):

@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -90,7 +91,9 @@ class Answering:
         if asked.key.startswith("wrong"):
             return self._error(asked, Fault("key"))
         objection = self._wire.objection(asked)
-        return None if objection is None else self._json(400, "request", objection, {})
+        if objection is None:
+            return None
+        return self._json(400, self._wire.error("request", objection.message, objection.parameter), {})
 
     def _error(self, asked: Asked, fault: Fault) -> web.Response:
         status = {"key": 401, "status": fault.count("code", 500)}.get(fault.kind, 429)
@@ -99,10 +102,10 @@ class Answering:
             return web.Response(status=status, text=_HTML, content_type="text/html", headers=headers)
         reason = {"status": "server" if status >= 500 else "request"}.get(fault.kind, fault.kind)
         message = f"Incorrect API key provided: {asked.key}" if reason == "key" else f"scripted {fault.kind}"
-        return self._json(status, reason, message, headers)
+        return self._json(status, self._wire.error(reason, message), headers)
 
-    def _json(self, status: int, reason: str, message: str, headers: dict[str, str]) -> web.Response:
-        body = orjson.dumps(self._wire.error(status, reason, message))
+    def _json(self, status: int, document: dict[str, Any], headers: dict[str, str]) -> web.Response:
+        body = orjson.dumps(document)
         return web.Response(status=status, body=body, content_type="application/json", headers=_with_id(headers))
 
     async def _whole(self, request: web.Request, asked: Asked, fault: Fault, reply: Reply) -> web.StreamResponse:

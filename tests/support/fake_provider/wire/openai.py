@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import orjson
 from aiohttp import web
 
-from tests.support.fake_provider.wire.port import Asked, Reply
+from tests.support.fake_provider.wire.port import Asked, Objection, Reply
 
-_REASONING = re.compile(r"(o\d|gpt-5)(?!-chat)")
+_REASONING = re.compile(r"(o\d|gpt-5|thinker)(?!-chat)")
 _REASONS = {
     "rate_limit": ("requests", "rate_limit_exceeded"),
     "quota": ("insufficient_quota", "insufficient_quota"),
@@ -35,13 +35,13 @@ class OpenAiWire:
         attempt = request.headers.get("X-Client-Request-Id") or request.headers.get("x-ms-client-request-id", "")
         return Asked(model, system, "\n".join(texts.get("user", [])), key, attempt, body, bool(body.get("stream")))
 
-    def objection(self, asked: Asked) -> str | None:
+    def objection(self, asked: Asked) -> Objection | None:
         if not _REASONING.match(asked.model):
             return None
         if "temperature" in asked.body:
-            return "Unsupported value: 'temperature' does not support this value with this model."
+            return Objection("temperature", "Unsupported value: 'temperature' does not support this value.")
         if "max_tokens" in asked.body:
-            return "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+            return Objection("max_tokens", "Unsupported parameter: use 'max_completion_tokens' instead.")
         return None
 
     def answer(self, asked: Asked, reply: Reply) -> dict[str, Any]:
@@ -71,9 +71,9 @@ class OpenAiWire:
             yield _frame(asked, [], _usage(reply))
         yield b"data: [DONE]\n\n"
 
-    def error(self, status: int, reason: str, message: str) -> dict[str, Any]:
+    def error(self, reason: str, message: str, parameter: str | None = None) -> dict[str, Any]:
         kind, code = _REASONS[reason]
-        return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+        return {"error": {"message": message, "type": kind, "param": parameter, "code": code}}
 
 
 def text_of(content: Any) -> str:

@@ -35,6 +35,14 @@ class Reply:
     reasoning_tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why a vendor answers 400: a parameter that the model does not take."""
+
+    parameter: str
+    message: str
+
+
 class Wire(Protocol):
     """`reason` is rate_limit, quota, key, request or server; `error` gives the vendor's JSON for it."""
 
@@ -43,15 +51,13 @@ class Wire(Protocol):
 
     def read(self, request: web.Request, body: dict[str, Any]) -> Asked: ...
 
-    def objection(self, asked: Asked) -> str | None:
-        """Why the vendor would answer 400, as real ones do for parameters that a model does not take."""
-        ...
+    def objection(self, asked: Asked) -> Objection | None: ...
 
     def answer(self, asked: Asked, reply: Reply) -> dict[str, Any]: ...
 
     def frames(self, asked: Asked, reply: Reply) -> Iterator[bytes]: ...
 
-    def error(self, status: int, reason: str, message: str) -> dict[str, Any]: ...
+    def error(self, reason: str, message: str, parameter: str | None = None) -> dict[str, Any]: ...
 
 
 _TEXTS: Mapping[str, str] = {

@@ -1,0 +1,221 @@
+"""The border to the vendors: HTTP answers and transport errors in, the ProviderError family out, in this one file.
+
+Sources: OpenAI's guide to error codes; Anthropic's API errors; Google's google.rpc.Status; RFC 9110 (Retry-After);
+Azure's retry-after-ms.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+import orjson
+
+from engine.llm import (
+    PermanentProviderError,
+    ProviderError,
+    ProviderRefusedKey,
+    ProviderTimeout,
+    QuotaExhausted,
+    RateLimited,
+    Timeouts,
+    TransientProviderError,
+)
+
+RAW_LIMIT = 64 * 1024
+_MESSAGE_LIMIT = 500
+_LONGEST_WAIT = timedelta(days=1)
+_QUOTA_CODES = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "billing_error",
+        "insufficient_balance",
+    }
+)
+_QUOTA_TEXT = re.compile(
+    r"credit balance is too low|exceeded your current quota, please check your plan", re.IGNORECASE
+)
+_SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
+
+
+def lost_call(error: Exception, host: str, timeouts: Timeouts, *, answering: bool) -> ProviderError:
+    """What the transport's `error` means. `answering`: the answer's head had come, the body had not."""
+    if isinstance(error, TimeoutError):
+        return _too_late(error, host, timeouts, answering=answering)
+    import aiohttp  # noqa: PLC0415 - slow to import, and loaded already where this is called
+
+    if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
+        return PermanentProviderError(f"no trusted TLS connection to {host}", sent=False)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return TransientProviderError(f"{host} cannot be reached: {error.os_error.strerror or 'no route'}", sent=False)
+    if isinstance(error, ValueError):
+        return PermanentProviderError("the endpoint or the key cannot be put into an HTTP request", sent=False)
+    if isinstance(error, aiohttp.ClientResponseError):
+        _forget_request(error)
+    when = "in the middle of the answer" if answering else "before the answer came"
+    return TransientProviderError(f"the connection to {host} was lost {when}")
+
+
+def _too_late(error: TimeoutError, host: str, timeouts: Timeouts, *, answering: bool) -> ProviderTimeout:
+    import aiohttp  # noqa: PLC0415 - as above
+
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return ProviderTimeout(f"no connection to {host} within {timeouts.connect:g} s (connect timeout)", sent=False)
+    if isinstance(error, aiohttp.SocketTimeoutError):
+        which = "idle timeout in the middle of the answer" if answering else "first-byte timeout"
+        return ProviderTimeout(f"nothing came from {host} for {timeouts.read:g} s ({which})")
+    return ProviderTimeout(f"{host} had not finished after {timeouts.total:g} s (total timeout)")
+
+
+def _forget_request(error: Any) -> None:
+    """The request's headers hold the key, and this error shows them in its repr."""
+    error.request_info = None
+    error.headers = None
+    error.args = ()
+
+
+def refused(
+    status: int, headers: Mapping[str, str], body: bytes, *, sdk: str, key: str | None, now: datetime
+) -> ProviderError:
+    """The error that an answer other than 2xx stands for. The key appears in none of its texts."""
+    document = document_of(body)
+    words = _words(document)
+    message = cleaned(_message(document) or f"HTTP {status}", key)[:_MESSAGE_LIMIT]
+    wait = retry_after(headers, now) or _delay_in(document)
+    return _class_of(status, words, message)(
+        f"{sdk} answered {status}: {message}",
+        status=status,
+        retry_after=wait,
+        raw=raw_text(body, key),
+        request_id=request_id(headers),
+    )
+
+
+def _class_of(status: int, words: frozenset[str], message: str) -> type[ProviderError]:
+    if status == 402 or words & _QUOTA_CODES or (400 <= status < 500 and _QUOTA_TEXT.search(message)):
+        return QuotaExhausted
+    if status == 429:
+        return RateLimited
+    if status in (401, 403):
+        return ProviderRefusedKey
+    if status in (408, 409, 425) or status >= 500:
+        return TransientProviderError
+    return PermanentProviderError
+
+
+def unreadable(status: int, headers: Mapping[str, str], body: bytes, *, sdk: str, key: str | None) -> ProviderError:
+    """An answer 200 whose body is not the JSON it should be: cut off, or from something in between."""
+    return TransientProviderError(
+        f"{sdk} answered {status} with something that is not the JSON it should be",
+        status=status,
+        raw=raw_text(body, key),
+        request_id=request_id(headers),
+    )
+
+
+def sdk_unusable(error: Exception, sdk: str) -> NoReturn:
+    """Raises what an SDK's failure to prepare a request means. Its text is left out: it may quote what it was given."""
+    if isinstance(error, ImportError):
+        raise PermanentProviderError(f"{sdk}: the vendor's package cannot be imported ({error.name})", sent=False)
+    reason = type(error).__name__
+    raise PermanentProviderError(f"{sdk}: the endpoint's settings were refused by the SDK ({reason})", sent=False)
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
+    """How long the vendor asks to wait: retry-after-ms, Retry-After in seconds, or as an HTTP date; at most a day.
+
+    A date counts from the answer's own Date where it has one, so that a clock gone wrong on either side does no harm.
+    """
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return _bounded(timedelta(milliseconds=milliseconds))
+    text = headers.get("Retry-After")
+    seconds = _number(text)
+    if seconds is not None:
+        return _bounded(timedelta(seconds=seconds))
+    until = _date(text)
+    return None if until is None else _bounded(until - (_date(headers.get("Date")) or now))
+
+
+def _bounded(wait: timedelta) -> timedelta:
+    return min(max(wait, timedelta(0)), _LONGEST_WAIT)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return min(max(number, 0.0), 1e9) if math.isfinite(number) else None
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text or "")
+    except (ValueError, IndexError, TypeError, OverflowError):
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _delay_in(document: Any) -> timedelta | None:
+    """Google says it in the body: {"error": {"details": [{"retryDelay": "27s"}]}}."""
+    details = _error(document).get("details")
+    for detail in details if isinstance(details, list) else ():
+        match = _SECONDS.fullmatch(str(detail.get("retryDelay"))) if isinstance(detail, dict) else None
+        if match:
+            return _bounded(timedelta(seconds=float(match[1])))
+    return None
+
+
+def document_of(body: bytes) -> Any:
+    """The body as JSON, None where it is none."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _error(document: Any) -> Mapping[str, Any]:
+    inner = document[0] if isinstance(document, list) and document else document
+    error = inner.get("error", inner) if isinstance(inner, dict) else None
+    return error if isinstance(error, dict) else {"message": error} if isinstance(error, str) else {}
+
+
+def _words(document: Any) -> frozenset[str]:
+    """The vendor's codes for what happened, in lower case."""
+    error = _error(document)
+    return frozenset(str(error[name]).lower() for name in ("code", "type", "status") if error.get(name))
+
+
+def _message(document: Any) -> str:
+    error = _error(document)
+    return str(error.get("message") or error.get("detail") or "")
+
+
+def cleaned(text: str, key: str | None) -> str:
+    """`text` without the key: vendors quote it when they refuse it."""
+    for form in {key, quote(key, safe="")} if key else ():
+        text = text.replace(form, "[key]")
+    return text
+
+
+def raw_text(body: bytes, key: str | None) -> str:
+    """The body as text, bounded, without the key."""
+    return cleaned(body[: RAW_LIMIT + len(key or "")].decode("utf-8", "replace"), key)[:RAW_LIMIT]
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """What the vendor's support asks for."""
+    for name in ("x-request-id", "request-id", "apim-request-id"):
+        if name in headers:
+            return headers[name][:200]
+    return None
