@@ -1,0 +1,115 @@
+"""The rules that keep the code small and readable, counted instead of hoped for."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ("api", "demo", "engine", "llm_optimizer", "llm_workers", "utilities")
+COMMAND_LINE_TOOLS = ("demo/", "main_app.py", "tests/benchmarks/", "tests/support/")
+LONGEST_FUNCTION = 50
+LONGEST_FILE = 399
+LONGEST_ROUTE = 12
+METHODS = {"get", "post", "put", "patch", "delete", "api_route"}
+BROAD = {"Exception", "BaseException"}
+SOURCES = sorted(
+    [*ROOT.glob("*.py"), *(path for folder in (*SHIPPED, "tests") for path in (ROOT / folder).rglob("*.py"))]
+)
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions(path: Path) -> Iterator[Function]:
+    return (node for node in ast.walk(tree_of(path)) if isinstance(node, Function))
+
+
+def lines_of(node: Function) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def body_lines(node: Function) -> int:
+    """Lines of a function's body, its docstring aside."""
+    first = node.body[1:] if ast.get_docstring(node) else node.body
+    return (node.end_lineno or 0) - first[0].lineno + 1 if first else 0
+
+
+def is_route(node: Function) -> bool:
+    calls = [decorator.func for decorator in node.decorator_list if isinstance(decorator, ast.Call)]
+    return any(isinstance(call, ast.Attribute) and call.attr in METHODS for call in calls)
+
+
+def is_broad(node: ast.AST) -> bool:
+    if not isinstance(node, ast.ExceptHandler):
+        return False
+    return node.type is None or any(isinstance(part, ast.Name) and part.id in BROAD for part in ast.walk(node.type))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_functions_and_files_are_short(path: Path) -> None:
+    """No function has more than 50 lines and no file 400 or more."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+    assert [node.name for node in functions(path) if lines_of(node) > LONGEST_FUNCTION] == []
+
+
+def test_routes_only_parse_call_and_answer() -> None:
+    """A route's body has at most 12 lines, and routers neither catch nor raise HTTP errors themselves."""
+    for path in (ROOT / "api" / "routers").glob("*.py"):
+        assert [node.name for node in functions(path) if is_route(node) and body_lines(node) > LONGEST_ROUTE] == []
+        assert not any(isinstance(node, ast.Try) for node in ast.walk(tree_of(path))), path.name
+        assert "HTTPException" not in path.read_text(encoding="utf-8"), path.name
+
+
+def test_only_command_line_tools_print() -> None:
+    """What a service has to say goes to the log; print is for programs that a person runs."""
+    printing = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in SOURCES
+        if not name_of(path).startswith(COMMAND_LINE_TOOLS)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert printing == []
+
+
+def test_every_test_says_what_it_proves() -> None:
+    """A test without a docstring does not say which claim its failure refutes."""
+    silent = [
+        f"{name_of(path)}:{node.lineno} {node.name}"
+        for path in SOURCES
+        if path.name.startswith("test_")
+        for node in functions(path)
+        if node.name.startswith("test_") and not ast.get_docstring(node)
+    ]
+    assert silent == []
+
+
+def test_the_engine_catches_everything_in_one_place_only() -> None:
+    """Only the consumer's loop may swallow what it does not know; elsewhere errors have names."""
+    broad = [
+        name_of(path) for path in (ROOT / "engine").rglob("*.py") for node in ast.walk(tree_of(path)) if is_broad(node)
+    ]
+    assert broad in ([], ["engine/jobs/consumer.py"])
+
+
+def test_exemptions_have_reasons() -> None:
+    """A line that is exempt from the linter says why, on the same line."""
+    bare = re.compile(r"# noqa(?!: [A-Z]+\d+(, [A-Z]+\d+)* - \S)")
+    unexplained = [
+        f"{name_of(path)}:{number}"
+        for path in SOURCES
+        if path != Path(__file__).resolve()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if bare.search(line)
+    ]
+    assert unexplained == []
