@@ -1,0 +1,146 @@
+"""What a completion job means: prompts and data to a model, its answer to a result, then evaluation and meta step."""
+
+import random
+
+import structlog
+
+from engine.errors import LeaseLost, MetasyncError, UnknownReference
+from engine.jobs.handler import Assignment
+from engine.jobs.job import Job
+from engine.jobs.outcome import Completed
+from engine.llm import JsonObject, SecretSource, Timeouts, UnusableAnswer
+from engine.records.store import PromptStore
+from engine.records.values import Prompt
+from llm_workers.answers import Answers
+from llm_workers.catalogue import Catalogue
+from llm_workers.prompting import system_text, user_text
+from llm_workers.providers.registry import ProviderSet
+from llm_workers.steps import Persistence, Step, Steps
+from llm_workers.suggestions import Suggestions
+from utilities.clock import Clock
+from utilities.hop import Hop
+from utilities.ids import ObjectIds
+
+log = structlog.get_logger(__name__)
+
+
+class CompletionHandler:
+    """Implements engine.jobs.handler.JobHandler. One instance per event loop; closes its providers with itself."""
+
+    def __init__(
+        self,
+        *,
+        providers: ProviderSet,
+        catalogue: Catalogue,
+        secrets: SecretSource,
+        prompts: PromptStore,
+        clock: Clock,
+        ids: ObjectIds,
+        hop: Hop,
+        timeouts: Timeouts | None = None,
+        persistence: Persistence | None = None,
+    ) -> None:
+        self._providers = providers
+        self._catalogue = catalogue
+        self._clock = clock
+        self._hop = hop
+        self._suggestions = Suggestions(prompts, ids)
+        self._persistence = persistence or Persistence(random.Random())
+        self._steps = Steps(
+            providers=providers,
+            secrets=secrets,
+            answers=Answers(hop),
+            clock=clock,
+            hop=hop,
+            timeouts=timeouts or Timeouts(),
+        )
+
+    async def handle(self, work: Assignment) -> Completed:
+        """Raises what the first call raises; what goes wrong after it costs the evaluation or suggestion only.
+
+        LeaseLost ends everything at once.
+        """
+        result = await self._worked(work)
+        if work.job.eval_prompt is None and work.job.meta_prompt is None:
+            return Completed(result=result)
+        evaluation = await self._evaluated(work, await work.reload(), result)
+        suggestion = await self._suggested(work, await work.reload(), result, evaluation)
+        return Completed(result=result, eval_result=evaluation, suggested_prompt_id=suggestion)
+
+    async def aclose(self) -> None:
+        await self._providers.aclose()
+
+    async def _worked(self, work: Assignment) -> JsonObject:
+        job = work.job
+        step = Step(
+            name="work",
+            model=await self._catalogue.model(job.model),
+            system=system_text(await self._catalogue.prompts(job.working_prompts)),
+            user=user_text(job.request_data),
+            temperature=job.temperature,
+            response_format=job.response_format,
+        )
+        return await self._steps.take(work, step)
+
+    async def _evaluated(self, work: Assignment, job: Job, result: JsonObject) -> JsonObject | None:
+        """The evaluation, or an object with error and errorType; None where the job wants none."""
+        prompt_id, model_name = job.eval_prompt, job.eval_model
+        if prompt_id is None or model_name is None:
+            return None
+        data = {"request": job.request_data, "result": result}
+        try:
+            return await self._further(work, job, "eval", (prompt_id, model_name), data)
+        except LeaseLost:
+            raise
+        except MetasyncError as error:
+            log.warning("evaluation_failed", job_id=job.id, error_type=type(error).__name__)
+            return {"error": str(error), "errorType": type(error).__name__}
+
+    async def _suggested(
+        self, work: Assignment, job: Job, result: JsonObject, evaluation: JsonObject | None
+    ) -> str | None:
+        """The id of the prompt that the meta step wrote; None where the job wants none, or where it failed."""
+        prompt_id, model_name = job.meta_prompt, job.meta_model
+        if prompt_id is None or model_name is None:
+            return None
+
+        try:
+            originals = await self._catalogue.prompts(job.working_prompts)
+            data = {"evaluation": evaluation, "prompts": [each.text for each in originals], "result": result}
+            answer = await self._further(work, job, "meta", (prompt_id, model_name), data)
+            return await self._kept(job, originals, answer["text"].strip())
+        except LeaseLost:
+            raise
+        except MetasyncError as error:
+            log.warning("suggestion_failed", job_id=job.id, error_type=type(error).__name__)
+            return None
+
+    async def _further(
+        self, work: Assignment, job: Job, name: str, prompt_and_model: tuple[str, str], data: JsonObject
+    ) -> JsonObject:
+        prompt_id, model_name = prompt_and_model
+
+        async def attempt(number: int) -> JsonObject:
+            step = Step(
+                name=name,
+                model=await self._catalogue.model(model_name),
+                system=system_text(await self._catalogue.prompts((prompt_id,))),
+                user=user_text(data),
+                temperature=job.temperature,
+                response_format="text" if name == "meta" else "json",
+                number=number,
+            )
+            return await self._steps.take(work, step)
+
+        return await self._persistence.run(attempt)
+
+    async def _kept(self, job: Job, originals: tuple[Prompt, ...], text: str) -> str:
+        if not text:
+            raise UnusableAnswer("the meta step's answer is empty")
+        if not originals:
+            raise UnknownReference("prompt", "the job has none that could be improved")
+
+        async def attempt(_number: int) -> str:
+            return await self._hop(self._suggestions.keep, job, originals[0], text, self._clock.now())
+
+        return await self._persistence.run(attempt)

@@ -1,0 +1,75 @@
+"""What is sent for a job: pure functions from a job, its prompts and its model to a request."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from engine.llm import CompletionRequest, Endpoint, ProviderRefusedKey, ResponseFormat, Timeouts
+from engine.records.values import Model, Prompt
+from utilities.secrets import variable_name
+
+
+def system_text(prompts: Iterable[Prompt]) -> str:
+    """The prompts' texts, joined by a blank line."""
+    return "\n\n".join(prompt.text for prompt in prompts)
+
+
+def user_text(data: Any) -> str:
+    """`data` as JSON indented by two, characters as they are."""
+    try:
+        return orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # numbers beyond 64 bits
+        return json.dumps(data, indent=2, ensure_ascii=False)
+
+
+def clamped_temperature(wanted: float, model: Model) -> float:
+    """`wanted`, within the model's range."""
+    return min(max(wanted, model.min_temperature), model.max_temperature)
+
+
+def token_limit(model: Model) -> int | None:
+    """maxCompletionToken, else maxToken, else the vendor's own."""
+    return model.max_completion_token if model.max_completion_token is not None else model.max_token
+
+
+def completion_request(
+    model: Model,
+    key: str | None,
+    *,
+    system: str,
+    user: str,
+    temperature: float,
+    response_format: ResponseFormat,
+    attempt_id: str,
+    timeouts: Timeouts,
+) -> CompletionRequest:
+    return CompletionRequest(
+        endpoint=Endpoint(
+            sdk=model.sdk,
+            base_url=model.endpoint,
+            deployment=model.deployment,
+            api_type=model.api_type,
+            api_version=model.api_version,
+            key=key,
+        ),
+        system=system,
+        user=user,
+        temperature=clamped_temperature(temperature, model),
+        max_tokens=token_limit(model),
+        response_format=response_format,
+        attempt_id=attempt_id,
+        timeouts=timeouts,
+    )
+
+
+def no_key(model: Model) -> ProviderRefusedKey:
+    """The error for a model whose key is nowhere to be found; says where it is looked for."""
+    variables = dict.fromkeys(variable_name(name) for name in (model.key, f"{model.name}_KEY") if name)
+    places = " or ".join(variables)
+    keyring = f", or store it in the keyring under the service {model.service}" if model.service else ""
+    return ProviderRefusedKey(
+        f"no key for model {model.name}: set the environment variable {places}{keyring}, then redrive the job",
+        sent=False,
+    )

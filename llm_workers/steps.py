@@ -1,0 +1,214 @@
+"""One provider call of a job, from its model's name to an object, and on the ledger whatever becomes of it."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from engine.errors import MetasyncError
+from engine.jobs.handler import Assignment
+from engine.jobs.job import Call
+from engine.jobs.retry import is_transient
+from engine.llm import (
+    Completion,
+    CompletionRequest,
+    JsonObject,
+    ProviderError,
+    RateLimited,
+    ResponseFormat,
+    SecretSource,
+    Timeouts,
+    UnusableAnswer,
+    Usage,
+)
+from engine.pricing import cost_of
+from engine.records.values import Model
+from llm_workers.answers import Answers, Unreadable
+from llm_workers.prompting import completion_request, no_key
+from llm_workers.providers.registry import ProviderSet
+from utilities.backoff import full_jitter
+from utilities.clock import Clock
+from utilities.hop import Hop
+
+T = TypeVar("T")
+
+RAW_LIMIT = 64 * 1024
+_FIRST_PAUSE = timedelta(seconds=1)
+_LONGEST_PAUSE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """`name` is work, eval or meta, as the ledger has it; `number` tells repeated tries of one attempt apart."""
+
+    name: str
+    model: Model
+    system: str
+    user: str
+    temperature: float
+    response_format: ResponseFormat = "json"
+    number: int = 1
+
+
+class Steps:
+    """Makes calls. For one event loop."""
+
+    def __init__(
+        self,
+        *,
+        providers: ProviderSet,
+        secrets: SecretSource,
+        answers: Answers,
+        clock: Clock,
+        hop: Hop,
+        timeouts: Timeouts,
+    ) -> None:
+        self._providers = providers
+        self._secrets = secrets
+        self._answers = answers
+        self._clock = clock
+        self._hop = hop
+        self._timeouts = timeouts
+
+    async def take(self, work: Assignment, step: Step) -> JsonObject:
+        """The answer as an object. Raises ProviderError, UnknownReference, InvalidField and LeaseLost.
+
+        Once a call has begun it is recorded as it ends: also when it fails, and when this is cancelled.
+        """
+        provider = await self._providers.get(step.model.sdk)
+        request = await self._request(work, step)
+        await self._answers.prepare(step.response_format)
+        work.guard()
+        started_at, began = self._clock.now(), self._clock.monotonic()
+        completion: Completion | None = None
+        try:
+            completion = await provider.complete(request)
+            result = await self._read(completion, step)
+        except BaseException as error:
+            duration = self._clock.monotonic() - began
+            work.record(_call(step, started_at, duration, _bad_ending(error, completion)))
+            raise
+        work.record(_call(step, started_at, self._clock.monotonic() - began, _good_ending(completion)))
+        return result
+
+    async def _request(self, work: Assignment, step: Step) -> CompletionRequest:
+        return completion_request(
+            step.model,
+            await self._key(step.model),
+            system=step.system,
+            user=step.user,
+            temperature=step.temperature,
+            response_format=step.response_format,
+            attempt_id=f"{work.job.id}-{work.job.token}-{step.name}-{step.number}",
+            timeouts=self._timeouts,
+        )
+
+    async def _key(self, model: Model) -> str | None:
+        if not self._providers.needs_key(model.sdk):
+            return None
+        wanted = (model.key, model.name, model.service)
+        # Only a model with a service may be looked up in the keyring, which may block.
+        key = (
+            await self._hop(self._secrets.provider_key, *wanted)
+            if model.service
+            else self._secrets.provider_key(*wanted)
+        )
+        if key is None:
+            raise no_key(model)
+        return key
+
+    async def _read(self, completion: Completion, step: Step) -> JsonObject:
+        try:
+            return await self._answers.read(completion.text, step.response_format)
+        except Unreadable as error:
+            raise UnusableAnswer(
+                str(error),
+                status=200,
+                raw=completion.text[:RAW_LIMIT],
+                usage=completion.usage,
+                request_id=completion.request_id,
+            ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ending:
+    """How a call ended; `usage` is None where the vendor never told."""
+
+    outcome: str
+    usage: Usage | None = None
+    error_type: str | None = None
+    request_id: str | None = None
+
+
+def _good_ending(completion: Completion) -> _Ending:
+    return _Ending(outcome="ok", usage=completion.usage, request_id=completion.request_id)
+
+
+def _bad_ending(error: BaseException, completion: Completion | None) -> _Ending:
+    """`unknown` where a request was sent and no answer came back: it may have been charged."""
+    name = type(error).__name__
+    if completion is not None:
+        return _Ending(outcome="error", usage=completion.usage, error_type=name, request_id=completion.request_id)
+    if not isinstance(error, ProviderError):
+        return _Ending(outcome="unknown", error_type=name)
+    told = error.status is not None or error.usage is not None or not error.sent
+    return _Ending(
+        outcome="error" if told else "unknown", usage=error.usage, error_type=name, request_id=error.request_id
+    )
+
+
+def _call(step: Step, started_at: datetime, duration: float, ending: _Ending) -> Call:
+    usage = ending.usage
+    cost = None if usage is None else cost_of(usage.input_tokens, usage.output_tokens, step.model.prices)
+    return Call(
+        step=step.name,
+        model=step.model.name,
+        started_at=started_at,
+        duration=duration,
+        outcome=ending.outcome,
+        input_tokens=None if usage is None else usage.input_tokens,
+        output_tokens=None if usage is None else usage.output_tokens,
+        cached_input_tokens=None if usage is None else usage.cached_input_tokens,
+        reasoning_tokens=None if usage is None else usage.reasoning_tokens,
+        input_cost=None if cost is None else cost.input,
+        output_cost=None if cost is None else cost.output,
+        currency=None if cost is None else cost.currency,
+        error_type=ending.error_type,
+        request_id=ending.request_id,
+    )
+
+
+class Persistence:
+    """Tries a further step again within one attempt of its job: the answer before it has been paid for already.
+
+    Transient failures and rate limits are waited for, at most three tries and a minute each; then the error stands.
+    """
+
+    def __init__(
+        self, rng: random.Random, pause: Callable[[float], Awaitable[object]] = asyncio.sleep, tries: int = 3
+    ) -> None:
+        self._rng = rng
+        self._pause = pause
+        self._tries = tries
+
+    async def run(self, attempt: Callable[[int], Awaitable[T]]) -> T:
+        """`attempt` gets the number of the try, from 1."""
+        for number in range(1, self._tries):
+            try:
+                return await attempt(number)
+            except MetasyncError as error:
+                wait = self._wait(error, number)
+                if wait is None:
+                    raise
+            await self._pause(wait.total_seconds())
+        return await attempt(self._tries)
+
+    def _wait(self, error: MetasyncError, number: int) -> timedelta | None:
+        if not (is_transient(error) or isinstance(error, RateLimited)):
+            return None
+        wait = full_jitter(number, base=_FIRST_PAUSE, cap=_LONGEST_PAUSE, rng=self._rng)
+        announced = error.retry_after if isinstance(error, ProviderError) else None
+        wait = wait if announced is None else max(wait, announced)
+        return wait if wait <= _LONGEST_PAUSE else None
