@@ -1,0 +1,27 @@
+"""The few shapes an answer has."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+from fastapi import Response
+
+_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+
+
+class Json(Response):
+    """A JSON answer from plain dicts and lists, rendered directly: instants are ISO 8601 in UTC with `Z`."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return orjson.dumps(content, option=_OPTIONS)
+
+
+def listed(items: Iterable[dict[str, Any]], total: int) -> Json:
+    """A page of a list; `total` is how many there are without paging."""
+    return Json(list(items), headers={"X-Total-Count": str(total)})
+
+
+def no_content() -> Response:
+    return Response(status_code=204, media_type="text/plain")
