@@ -40,7 +40,8 @@ bench: $(VENV)/.dev  ## run the benchmarks (minutes; not part of the tests)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 fake-provider: $(VENV)/.dev  ## an OpenAI-compatible server that costs nothing, to try Metasync against
-	@$(BIN)/python -m tests.support.fake_provider $(ARGS)
+	@echo "In another terminal: OPENAI_BASE_URL=http://127.0.0.1:8002/v1 make demo    (Ctrl-C here stops)"
+	@$(BIN)/python -m tests.support.fake_provider $(or $(ARGS),--port 8002 --latency 300)
 
 bruno: $(BRUNO)
 
