@@ -1,0 +1,159 @@
+"""Why a job is where it is, in words and in fields."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from engine.jobs.job import Job
+from engine.jobs.matching import claim_filter, mismatches
+from engine.jobs.queue import JobQueue, Page
+from engine.jobs.states import JobState
+from engine.records.store import Storage, Where
+from engine.records.values import Model, Worker, WorkerScope, WorkerStatus
+from utilities.clock import Clock
+
+MOST_WORKERS = 100
+MOST_AHEAD = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A worker, and why it does not take the job; no reasons mean that it will."""
+
+    worker: Worker
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How many jobs of the same client go first; `capped` tells that there may be more."""
+
+    ahead: int
+    capped: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """`reason` is a stable word, `text` says it to people. `problems` will make the job fail once it is taken."""
+
+    job: Job
+    reason: str
+    text: str
+    candidates: Sequence[Candidate] = ()
+    more_workers: bool = False
+    position: Position | None = None
+    problems: Sequence[str] = ()
+
+
+class Explainer:
+    """Looks up what a waiting or running job depends on. Reads only; a few bounded queries."""
+
+    def __init__(self, storage: Storage, clock: Clock) -> None:
+        self._queue: JobQueue = storage.jobs
+        self._storage = storage
+        self._clock = clock
+
+    def explain(self, job: Job) -> Explanation:
+        now = self._clock.now()
+        if job.status is JobState.PROCESSING:
+            return Explanation(
+                job=job, reason=_held_reason(job, now), text=_held_text(job, now), problems=self._problems(job)
+            )
+        if job.status is not JobState.PENDING:
+            return Explanation(job=job, reason=job.status.lower(), text=_ended_text(job))
+        return self._waiting(job, now)
+
+    def _waiting(self, job: Job, now: datetime) -> Explanation:
+        workers = self._workers(job)
+        candidates = [Candidate(worker, _reasons(worker, job)) for worker in workers[:MOST_WORKERS]]
+        later = job.due_at is not None and job.due_at > now
+        ahead = self._queue.ahead_of(job, MOST_AHEAD)
+        reason, text = _later(job) if later else _for_worker(candidates, ahead)
+        return Explanation(
+            job=job,
+            reason=reason,
+            text=text,
+            candidates=candidates,
+            more_workers=len(workers) > MOST_WORKERS,
+            position=Position(ahead, ahead >= MOST_AHEAD),
+            problems=self._problems(job),
+        )
+
+    def _workers(self, job: Job) -> Sequence[Worker]:
+        page = Page(limit=MOST_WORKERS + 1)
+        own = self._storage.workers.find(Where(equals={"clientId": [job.client_id]}), page)
+        shared = self._storage.workers.find(Where(equals={"scope": [str(WorkerScope.ALL)]}), page)
+        listed = {worker.id: worker for worker in (*own, *shared)}
+        return sorted(listed.values(), key=lambda worker: (worker.status is not WorkerStatus.RUNNING, worker.id))
+
+    def _problems(self, job: Job) -> Sequence[str]:
+        return (*self._missing_prompts(job), *self._missing_models(job))
+
+    def _missing_prompts(self, job: Job) -> Sequence[str]:
+        wanted = [name for name in (*job.working_prompts, job.eval_prompt, job.meta_prompt) if name]
+        found = self._storage.prompts.get_many(wanted)
+        return [f"prompt {name} does not exist any more" for name in dict.fromkeys(wanted) if name not in found]
+
+    def _missing_models(self, job: Job) -> Sequence[str]:
+        wanted = list(dict.fromkeys(name for name in (job.model, job.eval_model, job.meta_model) if name))
+        found = {name: self._model(name) for name in wanted}
+        return [f"model {name} does not exist any more" for name, model in found.items() if model is None]
+
+    def _model(self, name: str) -> Model | None:
+        return next(iter(self._storage.models.find(Where(equals={"name": [name]}), Page(limit=1))), None)
+
+
+def _reasons(worker: Worker, job: Job) -> tuple[str, ...]:
+    stopped = () if worker.status is WorkerStatus.RUNNING else (f"is {worker.status}",)
+    return (*stopped, *mismatches(claim_filter(worker), job))
+
+
+def _later(job: Job) -> tuple[str, str]:
+    due = job.due_at.isoformat() if job.due_at is not None else ""
+    if job.failure is None:
+        return "due_later", f"It waits for its notBefore time, {due}."
+    kind = "retry" if job.attempts else "wait"
+    failure = job.failure
+    return "backing_off", f"It waits until {due} for its next {kind} after {failure.error_type}: {failure.message}"
+
+
+def _for_worker(candidates: Sequence[Candidate], ahead: int) -> tuple[str, str]:
+    if not candidates:
+        return "no_worker", "It waits for a worker, and there is none: create one and start it."
+    if any(not candidate.reasons for candidate in candidates):
+        turn = f"{'at least ' if ahead >= MOST_AHEAD else ''}{ahead} of the same client's jobs go first"
+        return "in_line", f"It is due and a running worker takes jobs like it; {turn}."
+    stopped = [candidate for candidate in candidates if not _fits_when_started(candidate)]
+    if len(stopped) < len(candidates):
+        return "workers_stopped", "It waits for a worker: those that would take it are not running."
+    return "no_worker_fits", "It waits for a worker, and none of those that exist takes jobs like it."
+
+
+def _fits_when_started(candidate: Candidate) -> bool:
+    return all(reason.startswith("is ") for reason in candidate.reasons)
+
+
+def _held_reason(job: Job, now: datetime) -> str:
+    return "lease_expired" if job.lease is not None and job.lease.expires_at <= now else "held"
+
+
+def _held_text(job: Job, now: datetime) -> str:
+    if job.lease is None:
+        return "It is being worked on."
+    until = job.lease.expires_at.isoformat()
+    if job.lease.expires_at <= now:
+        return f"The lease of {job.lease.owner} ran out at {until}: the job is about to go back into the queue."
+    return f"It is held by {job.lease.owner} until {until}, longer if the holder extends its lease."
+
+
+def _ended_text(job: Job) -> str:
+    by = job.metadata.updated_by or "nobody known"
+    failed = "" if job.failure is None else f" {job.failure.error_type}: {job.failure.message}"
+    texts = {
+        JobState.PROCESSED: "Its result is there and waits to be consumed.",
+        JobState.CONSUMED: f"Its result was consumed by {by}.",
+        JobState.ERROR_PROCESSING: f"It failed and is not tried again by itself.{failed}",
+        JobState.ERROR_CONSUMING: f"Its result was rejected by {by}.",
+        JobState.CANCELED: f"It was canceled by {by}.",
+    }
+    return texts[job.status]

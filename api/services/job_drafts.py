@@ -1,0 +1,119 @@
+"""New jobs from what clients asked for: pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from api.services.references import Known, User, Wanted
+from engine.errors import InvalidField, Refused
+from engine.jobs.job import Job
+from engine.llm import JsonObject, ResponseFormat
+from engine.metadata import Metadata
+from utilities.clock import to_milliseconds
+
+_PAIRS = (("eval", "eval_prompt", "eval_model"), ("meta", "meta_prompt", "meta_model"))
+
+
+class JobDraft(Protocol):
+    """A job as it was asked for. `working_prompts` are ids, `model` is a name, `not_before` an aware instant."""
+
+    @property
+    def operation(self) -> str: ...
+    @property
+    def working_prompts(self) -> Sequence[str]: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def client_job_id(self) -> str | None: ...
+    @property
+    def request_data(self) -> JsonObject: ...
+    @property
+    def client_reference(self) -> JsonObject | None: ...
+    @property
+    def eval_prompt(self) -> str | None: ...
+    @property
+    def eval_model(self) -> str | None: ...
+    @property
+    def meta_prompt(self) -> str | None: ...
+    @property
+    def meta_model(self) -> str | None: ...
+    @property
+    def response_format(self) -> ResponseFormat: ...
+    @property
+    def max_attempts(self) -> int: ...
+    @property
+    def not_before(self) -> datetime | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """For whom jobs are made and by whom: `owner` is a client id, `by` a client id or `admin`."""
+
+    owner: User
+    by: str
+
+
+def wanted_by_draft(draft: JobDraft) -> Wanted:
+    """The prompts and models that `draft` names."""
+    if (
+        draft.eval_prompt is None
+        and draft.meta_prompt is None
+        and draft.eval_model is None
+        and draft.meta_model is None
+    ):
+        return Wanted(tuple(draft.working_prompts), (draft.model,))
+    prompts = (*draft.working_prompts, draft.eval_prompt, draft.meta_prompt)
+    models = (draft.model, draft.eval_model, draft.meta_model)
+    return Wanted(tuple(name for name in prompts if name), tuple(name for name in models if name))
+
+
+def check_pairs(job: JobDraft | Job) -> None:
+    """Raises InvalidField where an evaluation or a meta step has only one of its two halves."""
+    for step, prompt, model in _PAIRS:
+        if bool(getattr(job, prompt)) != bool(getattr(job, model)):
+            reason = f"a {step} step needs both a prompt and a model, and only one of them is given"
+            raise InvalidField(f"{step}Prompt, {step}Model", reason)
+
+
+def check_draft(draft: JobDraft, known: Known, user: User) -> None:
+    """Raises UnknownReference or InvalidField."""
+    check_pairs(draft)
+    known.check(wanted_by_draft(draft), user)
+
+
+def check_batch(drafts: Sequence[JobDraft], known: Known, user: User) -> None:
+    """Raises Refused with the position, counted from 1, of the first draft that cannot be accepted."""
+    for place, draft in enumerate(drafts, 1):
+        try:
+            check_draft(draft, known, user)
+        except Refused as error:
+            raise Refused(f"batch job {place} of {len(drafts)}: {error}") from error
+
+
+def new_job(draft: JobDraft, job_id: str, maker: Maker, now: datetime) -> Job:
+    """The PENDING job that `draft` asks for."""
+    return Job(
+        id=job_id,
+        client_id=maker.owner.client_id,
+        operation=draft.operation,
+        working_prompts=tuple(draft.working_prompts),
+        model=draft.model,
+        temperature=draft.temperature,
+        priority=draft.priority,
+        request_data=draft.request_data,
+        metadata=Metadata(created_at=now, created_by=maker.by),
+        client_job_id=draft.client_job_id,
+        client_reference=draft.client_reference,
+        eval_prompt=draft.eval_prompt,
+        eval_model=draft.eval_model,
+        meta_prompt=draft.meta_prompt,
+        meta_model=draft.meta_model,
+        response_format=draft.response_format,
+        max_attempts=draft.max_attempts,
+        due_at=None if draft.not_before is None else to_milliseconds(draft.not_before),
+    )

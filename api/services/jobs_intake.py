@@ -1,0 +1,107 @@
+"""How jobs come in: checked, made, stored once, and told to whoever works."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from api.services.idempotency import IdempotencyKeys, RequestKey
+from api.services.job_drafts import JobDraft, Maker, check_batch, check_draft, new_job, wanted_by_draft
+from api.services.references import Catalogue, Known, User
+from engine.errors import Refused
+from engine.jobs.job import Job
+from engine.jobs.queue import IdempotencyRecord, JobQueue
+from engine.jobs.signals import JobSignals
+from utilities.clock import Clock
+from utilities.hop import Hop
+from utilities.ids import ObjectIds, following
+
+Insert = Callable[[Sequence[Job]], Awaitable[None]]
+"""Stores jobs together with those of other requests of the same instant; durable when it returns."""
+
+Check = Callable[[Sequence[JobDraft], Known, User], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """`replayed` tells that an earlier request with the same key made these jobs."""
+
+    jobs: Sequence[Job]
+    replayed: bool = False
+
+
+class JobIntake:
+    """Accepts jobs. All of a request's are valid before any is stored, and all are stored or none.
+
+    A key is reserved together with the ids of its jobs before they are stored. Whoever finds a reservation stores the
+    same jobs again, which does nothing where they exist and finishes the work where its first request died.
+    """
+
+    def __init__(
+        self, *, queue: JobQueue, catalogue: Catalogue, signals: JobSignals, clock: Clock, ids: ObjectIds
+    ) -> None:
+        self._queue = queue
+        self._catalogue = catalogue
+        self._signals = signals
+        self._clock = clock
+        self._ids = ids
+        self._keys = IdempotencyKeys(queue)
+
+    async def one(self, draft: JobDraft, maker: Maker, key: RequestKey | None, *, hop: Hop, insert: Insert) -> Accepted:
+        """As `batch`, for a single job, on an event loop: stored by `insert`, everything else that blocks by `hop`."""
+        if key is not None:
+            return await hop(self._keyed, [draft], maker, key, _check_single)
+        wanted = wanted_by_draft(draft)
+        known = self._catalogue.remembered(wanted)
+        if known is None:
+            known = await hop(self._catalogue.known, [wanted])
+        check_draft(draft, known, maker.owner)
+        jobs = [new_job(draft, self._ids.new(), maker, self._clock.now())]
+        await insert(jobs)
+        self._signals.ready(jobs)
+        return Accepted(jobs)
+
+    def batch(self, drafts: Sequence[JobDraft], maker: Maker, key: RequestKey | None) -> Accepted:
+        """The new jobs in the order of `drafts`.
+
+        Raises Refused with the position of the first draft that cannot be accepted, KeyReused, StorageUnavailable.
+        """
+        if key is not None:
+            return self._keyed(drafts, maker, key, check_batch)
+        self._check(drafts, maker, check_batch)
+        now = self._clock.now()
+        return self._stored(drafts, self._ids.block(len(drafts)), maker, now, replayed=False)
+
+    def _keyed(self, drafts: Sequence[JobDraft], maker: Maker, key: RequestKey, check: Check) -> Accepted:
+        now = self._clock.now()
+        client_id = maker.owner.client_id
+        try:
+            self._check(drafts, maker, check)
+        except Refused:
+            standing = self._keys.standing(client_id, key, now)
+            if standing is None:
+                raise
+            return self._again(drafts, maker, standing)
+        first = self._ids.block(len(drafts))[0]
+        record = self._keys.reserve(client_id, key, first, len(drafts), now)
+        if record.first_id != first:
+            return self._again(drafts, maker, record)
+        return self._stored(drafts, following(first, len(drafts)), maker, now, replayed=False)
+
+    def _again(self, drafts: Sequence[JobDraft], maker: Maker, record: IdempotencyRecord) -> Accepted:
+        return self._stored(drafts, following(record.first_id, record.count), maker, record.created_at, replayed=True)
+
+    def _check(self, drafts: Sequence[JobDraft], maker: Maker, check: Check) -> None:
+        known = self._catalogue.known(wanted_by_draft(draft) for draft in drafts)
+        check(drafts, known, maker.owner)
+
+    def _stored(
+        self, drafts: Sequence[JobDraft], ids: Sequence[str], maker: Maker, now: datetime, *, replayed: bool
+    ) -> Accepted:
+        jobs = [new_job(draft, job_id, maker, now) for draft, job_id in zip(drafts, ids, strict=True)]
+        self._queue.insert(jobs)
+        self._signals.ready(jobs)
+        return Accepted(jobs, replayed)
+
+
+def _check_single(drafts: Sequence[JobDraft], known: Known, user: User) -> None:
+    check_draft(drafts[0], known, user)
