@@ -38,9 +38,7 @@ class Gate:
             raise StorageUnavailable("too many requests wait for the database")
         context = contextvars.copy_context()
         self._waiting += 1
-        call = asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: context.run(function, *args, **kwargs)
-        )
+        call = asyncio.get_running_loop().run_in_executor(self._threads, lambda: context.run(function, *args, **kwargs))
         call.add_done_callback(self._done)
         return await call
 
@@ -51,10 +49,10 @@ class Gate:
         """Stores new jobs, durable on return; see JobQueue.insert. Shares one write with whoever inserts meanwhile."""
         await self._writer.insert(jobs)
 
-    async def aclose(self) -> None:
-        """Waits for the inserts under way and ends the threads."""
-        await self._writer.aclose()
-        self._threads.shutdown(wait=False)
+    def close(self) -> None:
+        """Waits for the calls under way and ends the threads. For the time after the last request."""
+        self._writer.close()
+        self._threads.shutdown(wait=True)
 
 
 @dataclass(slots=True)
@@ -110,10 +108,8 @@ class GroupWriter:
             return error
         return None
 
-    async def aclose(self) -> None:
-        if self._flushing is not None:
-            await self._flushing
-        self._thread.shutdown(wait=False)
+    def close(self) -> None:
+        self._thread.shutdown(wait=True)
 
 
 def _finish(insert: _Insert, error: Exception | None) -> None:

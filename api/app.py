@@ -1,0 +1,51 @@
+"""The HTTP application: routers and middleware around given services."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from fastapi import APIRouter, FastAPI
+from starlette.middleware import Middleware
+
+from api.core.docs import docs_router
+from api.middleware import errors
+from api.middleware.access_log import AccessLog
+from api.middleware.body_limit import BodyLimit
+from api.middleware.correlation import CorrelationId
+from api.routers import clients, health
+from api.services.wiring import Services
+from api.settings import ApiSettings
+
+ROUTERS: tuple[APIRouter, ...] = (
+    health.router,
+    clients.router,
+)
+"""In the order in which the documentation shows them."""
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def build_api(services: Services, settings: ApiSettings, lifespan: Lifespan | None = None) -> FastAPI:
+    """The application over `services`, which the caller closes. Nothing is opened here."""
+    app = FastAPI(
+        title="Metasync",
+        version=settings.version,
+        description="Runs LLM prompts from a durable queue.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        strict_content_type=False,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(CorrelationId),
+            Middleware(AccessLog),
+            Middleware(errors.UnhandledErrors),
+            Middleware(BodyLimit, most=settings.max_body_bytes),
+        ],
+    )
+    app.state.services = services
+    app.state.settings = settings
+    errors.register(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.include_router(docs_router(settings))
+    return app

@@ -1,0 +1,58 @@
+"""Clients: bodies in and out."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from api.models.base import Answer, Body, Resource, resource_to_wire
+from api.services.clients import ClientWithKey
+from engine.records.values import Client
+
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class ClientCreateRequest(Body):
+    name: Name
+
+
+class ClientUpdateRequest(Body):
+    name: Name | None = None
+    enabled: bool | None = None
+
+
+class ClientResponse(Resource):
+    client_id: str
+    name: str
+    enabled: bool
+
+
+class ClientCreateResponse(ClientResponse):
+    api_key: str = Field(alias="api_key", description="Shown this once.")
+    console_api_key: str = Field(alias="apiKey", deprecated="The same as api_key")
+
+
+class ClientRotateKeyResponse(Answer):
+    client_id: str
+    api_key: str = Field(alias="api_key", description="Shown this once.")
+    console_id: str = Field(alias="_id", deprecated="The same as clientId")
+    console_api_key: str = Field(alias="apiKey", deprecated="The same as api_key")
+    created_at: str = Field(deprecated="When the client was made")
+
+
+def client_to_wire(client: Client) -> dict[str, Any]:
+    return {"clientId": client.id, "name": client.name, "enabled": client.enabled, **resource_to_wire(client)}
+
+
+def created_client_to_wire(made: ClientWithKey) -> dict[str, Any]:
+    return {**client_to_wire(made.client), "api_key": made.key, "apiKey": made.key}
+
+
+def rotated_key_to_wire(made: ClientWithKey) -> dict[str, Any]:
+    client = made.client
+    return {
+        "clientId": client.id,
+        "api_key": made.key,
+        "apiKey": made.key,
+        "_id": client.id,
+        "createdAt": client.metadata.created_at,
+    }

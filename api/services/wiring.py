@@ -1,0 +1,63 @@
+"""All services, built over given ports."""
+
+from dataclasses import dataclass
+
+from api.core.authentication import Authenticator
+from api.core.gate import Gate
+from api.services.clients import ClientService
+from api.services.health import HealthService
+from api.services.references import Catalogue
+from engine.jobs.signals import JobSignals
+from engine.llm import ProviderRegistry
+from engine.records.control import WorkerControl
+from engine.records.store import Storage
+from utilities.clock import Clock
+from utilities.ids import ObjectIds
+from utilities.keys import KeyHasher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What routes work with. Services are synchronous and called through the gate, unless they say otherwise."""
+
+    gate: Gate
+    authenticator: Authenticator
+    clock: Clock
+    health: HealthService
+    clients: ClientService
+
+    def close(self) -> None:
+        """Ends what the services opened themselves; storage and pool are their owner's."""
+        self.gate.close()
+
+
+def build_services(
+    *,
+    storage: Storage,
+    registry: ProviderRegistry,
+    control: WorkerControl,
+    signals: JobSignals,
+    clock: Clock,
+    ids: ObjectIds,
+    admin_key: str,
+    pepper: str,
+) -> Services:
+    """Services for one event loop. Nothing is opened but threads, and those on first use."""
+    gate = Gate(storage.jobs)
+    hasher = KeyHasher(pepper)
+    authenticator = Authenticator(storage.clients, hasher, admin_key, gate, clock)
+    catalogue = Catalogue(storage.models, storage.prompts, clock)
+    return Services(
+        gate=gate,
+        authenticator=authenticator,
+        clock=clock,
+        health=HealthService(storage.ping, registry, gate),
+        clients=ClientService(
+            storage.clients,
+            storage.workers,
+            control,
+            hasher=hasher,
+            clock=clock,
+            forget=authenticator.forget,
+        ),
+    )
