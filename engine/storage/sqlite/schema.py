@@ -1,0 +1,143 @@
+"""Tables and indexes, and how a file made by an earlier version is brought up to date.
+
+Instants are whole milliseconds since 1970, money is text because its sums may exceed 63 bits. A job's `body` is what
+was asked for, `progress` what has happened to it (NULL until something has), `totals` the sums of its calls (NULL
+until there is one). Every index says which queries it serves.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from engine.errors import StorageError
+from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS, PROMPTS, WORKERS, Kind
+from engine.storage.sqlite.faults import translated
+
+_JOBS = (
+    """CREATE TABLE jobs (
+        id TEXT PRIMARY KEY NOT NULL,
+        client_id TEXT NOT NULL,
+        status TEXT NOT NULL,
+        line TEXT NOT NULL,
+        operation TEXT NOT NULL,
+        model TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        client_job_id TEXT,
+        due_at INTEGER,
+        token INTEGER NOT NULL,
+        lease_owner TEXT,
+        lease_until INTEGER,
+        updated_at INTEGER,
+        updated_by TEXT,
+        revision INTEGER NOT NULL,
+        texts INTEGER NOT NULL,
+        deleted INTEGER NOT NULL,
+        totals TEXT,
+        progress TEXT,
+        body TEXT NOT NULL
+    )""",
+    # claim, ahead_of
+    "CREATE INDEX jobs_ready ON jobs (client_id, priority, id) WHERE line = 'ready'",
+    "CREATE INDEX jobs_ready_operation ON jobs (client_id, operation, priority, id) WHERE line = 'ready'",
+    "CREATE INDEX jobs_ready_model ON jobs (client_id, model, priority, id, operation) WHERE line = 'ready'",
+    # promote, expired, next_due
+    "CREATE INDEX jobs_later ON jobs (due_at) WHERE line = 'later'",
+    "CREATE INDEX jobs_leased ON jobs (lease_until) WHERE line = 'leased'",
+    # find and count
+    "CREATE INDEX jobs_of_client ON jobs (client_id, id) WHERE deleted = 0",
+    "CREATE INDEX jobs_of_client_in_status ON jobs (client_id, status, id) WHERE deleted = 0",
+    "CREATE INDEX jobs_in_status ON jobs (status, id) WHERE deleted = 0",
+    "CREATE INDEX jobs_by_clients_id ON jobs (client_job_id, id) WHERE deleted = 0 AND client_job_id IS NOT NULL",
+    # one row for each `path=value` text of a live job; `ready` and `priority` repeat the job's, for claims
+    """CREATE TABLE job_references (
+        id TEXT NOT NULL,
+        text TEXT NOT NULL,
+        client_id TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        ready INTEGER NOT NULL,
+        PRIMARY KEY (id, text)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX job_references_of_client ON job_references (text, client_id, id)",
+    "CREATE INDEX job_references_ready ON job_references (text, client_id, priority, id) WHERE ready = 1",
+    # summary, count, waiting_clients: sums over the live jobs that share the key
+    """CREATE TABLE job_counters (
+        client_id TEXT NOT NULL,
+        status TEXT NOT NULL,
+        line TEXT NOT NULL,
+        operation TEXT NOT NULL,
+        model TEXT NOT NULL,
+        currencies TEXT NOT NULL,
+        jobs INTEGER NOT NULL,
+        measured INTEGER NOT NULL,
+        input_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        nanoseconds INTEGER NOT NULL,
+        input_units TEXT NOT NULL,
+        output_units TEXT NOT NULL,
+        PRIMARY KEY (client_id, status, line, operation, model, currencies)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX job_counters_ready ON job_counters (client_id, operation, model) WHERE line = 'ready'",
+    """CREATE TABLE idempotency (
+        client_id TEXT NOT NULL,
+        key TEXT NOT NULL,
+        fingerprint TEXT NOT NULL,
+        first_id TEXT NOT NULL,
+        jobs INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL,
+        PRIMARY KEY (client_id, key)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX idempotency_expiry ON idempotency (expires_at)",
+)
+
+
+def table_of(kind: Kind[Any]) -> str:
+    return kind.collection.replace("-", "_")
+
+
+def _record_table(kind: Kind[Any]) -> list[str]:
+    """Columns for what is queried; they have no type, so that 3 and "3" stay distinct. `seq` is insertion order."""
+    table = table_of(kind)
+    columns = "".join(f'"{name}", ' for name in kind.indexed)
+    created = (
+        f"CREATE TABLE {table} (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, unique_key TEXT NOT NULL UNIQUE, "
+        f"revision INTEGER NOT NULL, deleted INTEGER NOT NULL, {columns}body TEXT NOT NULL)"
+    )
+    indexes = [
+        f'CREATE INDEX {table}_by_{name.lower()} ON {table} ("{name}", seq) WHERE deleted = 0' for name in kind.indexed
+    ]
+    return [created, f"CREATE INDEX {table}_live ON {table} (seq) WHERE deleted = 0", *indexes]
+
+
+def _first_version(connection: sqlite3.Connection) -> None:
+    kinds: tuple[Kind[Any], ...] = (CLIENTS, MODELS, PROMPTS, PROMPT_FLOWS, WORKERS)
+    for statement in (*_JOBS, *(text for kind in kinds for text in _record_table(kind))):
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_version,)
+"""Step n brings a file of `user_version` n to n + 1. A step that has been released never changes."""
+
+
+def migrate(
+    connection: sqlite3.Connection, steps: tuple[Callable[[sqlite3.Connection], None], ...] = MIGRATIONS
+) -> None:
+    """Run the steps that the file lacks, all or none; raises StorageError for a file of a newer Metasync."""
+    with translated():
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            _step_up(connection, steps)
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+
+def _step_up(connection: sqlite3.Connection, steps: tuple[Callable[[sqlite3.Connection], None], ...]) -> None:
+    [version] = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(steps):
+        raise StorageError(f"the database file was made by a newer Metasync (schema {version}, known {len(steps)})")
+    for step in steps[version:]:
+        step(connection)
+    if version < len(steps):
+        connection.execute(f"PRAGMA user_version = {len(steps)}")

@@ -1,0 +1,75 @@
+"""The SQLite back-end, put together."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+from engine.errors import StorageUnavailable
+from engine.jobs.queue import JobQueue
+from engine.records.store import PromptStore, RecordStore, WorkerStore
+from engine.records.values import Client, Model, PromptFlow
+from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS
+from engine.storage.sqlite.connection import Readers, open_writer
+from engine.storage.sqlite.jobs import SqliteJobQueue
+from engine.storage.sqlite.records import SqlitePromptStore, SqliteRecordStore, SqliteWorkerStore
+from engine.storage.sqlite.schema import migrate
+from engine.storage.sqlite.writer import Writer
+
+
+class SqliteStorage:
+    """See Storage. One file, which several processes may have open; threads share one writer and a few readers."""
+
+    def __init__(self, path: Path, synchronous: str) -> None:
+        self._path = path
+        connection = open_writer(path, synchronous)
+        try:
+            migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._inode = os.stat(path).st_ino
+        self._readers = Readers(path)
+        self._writer = Writer(connection, self._check_file)
+        self.jobs: JobQueue = SqliteJobQueue(self._writer, self._readers)
+        self.clients: RecordStore[Client] = SqliteRecordStore(CLIENTS, self._writer, self._readers)
+        self.models: RecordStore[Model] = SqliteRecordStore(MODELS, self._writer, self._readers)
+        self.prompts: PromptStore = SqlitePromptStore(self._writer, self._readers)
+        self.prompt_flows: RecordStore[PromptFlow] = SqliteRecordStore(PROMPT_FLOWS, self._writer, self._readers)
+        self.workers: WorkerStore = SqliteWorkerStore(self._writer, self._readers)
+
+    def ping(self) -> None:
+        self._check_file()
+        with self._readers.borrow() as connection:
+            connection.execute("SELECT id FROM jobs LIMIT 1").fetchone()
+
+    def server_time(self) -> datetime | None:
+        return None
+
+    def close(self) -> None:
+        """Finish the writes asked for, then close; harmless when repeated."""
+        self._writer.close()
+        self._readers.close()
+
+    def _check_file(self) -> None:
+        """A file that was removed or replaced still takes writes, for nobody to find: better to fail."""
+        try:
+            inode = os.stat(self._path).st_ino
+        except OSError as error:
+            raise StorageUnavailable(f"the database file is gone: {error.strerror}") from error
+        if inode != self._inode:
+            raise StorageUnavailable("the database file has been replaced while in use")
+
+
+def open_sqlite(path: str | Path, synchronous: str = "FULL") -> SqliteStorage:
+    """Open the file at `path`, making it and its folder where they are missing.
+
+    `synchronous` FULL: an acknowledged write survives a power cut. NORMAL: commits do not wait for the disk; the last
+    ones before a power cut or a crash of the operating system may be lost, but none to a crash or `kill -9` of the
+    service. Raises StorageUnavailable, StorageCorrupt, and StorageError for a file of a newer Metasync.
+    """
+    file = Path(path)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageUnavailable(f"the folder of the database file cannot be made: {error.strerror}") from error
+    return SqliteStorage(file, synchronous)
