@@ -1,0 +1,69 @@
+"""The back-end, opened."""
+
+from datetime import datetime
+
+from pymongo import MongoClient
+
+from engine.errors import StorageError
+from engine.records.store import PromptStore, RecordStore, WorkerStore
+from engine.records.values import Client, Model, PromptFlow
+from engine.storage.mongo.clock import server_time
+from engine.storage.mongo.connection import Document, connect, database_of, is_cosmos
+from engine.storage.mongo.faults import guarded
+from engine.storage.mongo.indexes import make_indexes
+from engine.storage.mongo.jobs import MongoJobQueue
+from engine.storage.mongo.records import MongoPrompts, MongoRecords, MongoWorkers
+from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS
+from utilities.ids import ObjectIds
+
+
+class MongoStorage:
+    """Implements engine.records.store.Storage over one client, which it closes."""
+
+    clients: RecordStore[Client]
+    models: RecordStore[Model]
+    prompts: PromptStore
+    prompt_flows: RecordStore[PromptFlow]
+    workers: WorkerStore
+
+    def __init__(self, client: MongoClient[Document], database: str, *, cosmos: bool) -> None:
+        """Makes the indexes that are missing."""
+        self._client = client
+        self._database = database_of(client, database)
+        make_indexes(self._database, cosmos=cosmos)
+        ids = ObjectIds()
+        self.jobs = MongoJobQueue(self._database)
+        self.clients = MongoRecords(self._database, CLIENTS, ids)
+        self.models = MongoRecords(self._database, MODELS, ids)
+        self.prompts = MongoPrompts(self._database, ids)
+        self.prompt_flows = MongoRecords(self._database, PROMPT_FLOWS, ids)
+        self.workers = MongoWorkers(self._database, ids)
+
+    def ping(self) -> None:
+        guarded(lambda: self._client.admin.command("ping"))
+
+    def server_time(self) -> datetime | None:
+        return server_time(self._database)
+
+    def close(self) -> None:
+        try:
+            self.jobs.close()
+        except StorageError:  # the marks age away by themselves
+            return
+        finally:
+            self._client.close()
+
+
+def open_mongo(url: str, database: str, *, cosmos: bool | None = None) -> MongoStorage:
+    """A back-end on the server at `url`, its indexes made; `cosmos` None tells Cosmos DB by its host name.
+
+    Raises InvalidField for a URL or name that is not acceptable, StorageUnavailable when the server cannot be reached
+    within five seconds. Neither shows the URL.
+    """
+    on_cosmos = is_cosmos(url) if cosmos is None else cosmos
+    client = connect(url, cosmos=on_cosmos)
+    try:
+        return MongoStorage(client, database, cosmos=on_cosmos)
+    except BaseException:
+        client.close()
+        raise
