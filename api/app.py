@@ -11,13 +11,17 @@ from api.middleware import errors
 from api.middleware.access_log import AccessLog
 from api.middleware.body_limit import BodyLimit
 from api.middleware.correlation import CorrelationId
-from api.routers import clients, health
+from api.routers import clients, health, models, prompt_flows, prompts
 from api.services.wiring import Services
 from api.settings import ApiSettings
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
     clients.router,
+    models.listing,
+    models.administration,
+    prompts.router,
+    prompt_flows.router,
 )
 """In the order in which the documentation shows them."""
 

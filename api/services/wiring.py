@@ -6,6 +6,9 @@ from api.core.authentication import Authenticator
 from api.core.gate import Gate
 from api.services.clients import ClientService
 from api.services.health import HealthService
+from api.services.models import ModelService
+from api.services.prompt_flows import PromptFlowService
+from api.services.prompts import PromptService
 from api.services.references import Catalogue
 from engine.jobs.signals import JobSignals
 from engine.llm import ProviderRegistry
@@ -25,6 +28,9 @@ class Services:
     clock: Clock
     health: HealthService
     clients: ClientService
+    models: ModelService
+    prompts: PromptService
+    prompt_flows: PromptFlowService
 
     def close(self) -> None:
         """Ends what the services opened themselves; storage and pool are their owner's."""
@@ -60,4 +66,7 @@ def build_services(
             clock=clock,
             forget=authenticator.forget,
         ),
+        models=ModelService(storage.models, registry, clock=clock, ids=ids, forget=catalogue.forget),
+        prompts=PromptService(storage.prompts, storage.clients, clock=clock, ids=ids, forget=catalogue.forget),
+        prompt_flows=PromptFlowService(storage.prompt_flows, clock=clock, ids=ids),
     )

@@ -1,0 +1,130 @@
+"""Models: bodies in and out."""
+
+from decimal import Decimal
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from api.models.base import Answer, Body, Resource, Safe, resource_to_wire
+from engine.pricing import Prices
+from engine.records.values import Model
+
+Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+Temperature = Annotated[float, Field(ge=0.0, le=2.0)]
+Tokens = Annotated[int, Field(gt=0), Safe]
+Price = Annotated[float, Field(ge=0.0)]
+
+
+class CostModel(Body):
+    """What `tokens` tokens cost, in and out."""
+
+    tokens: Tokens
+    currency: Text
+    input: Price
+    output: Price
+
+
+class ModelCreateRequest(Body):
+    name: Name
+    sdk: str = Field(description="The name of a registered provider, for example OpenAI or test.")
+    endpoint: Text
+    api_type: Text
+    api_version: Text
+    deployment: Text
+    service: Text | None = None
+    key: Text = Field(description="The name under which the provider's secret is found, never the secret.")
+    max_token: Tokens | None = None
+    max_completion_token: Tokens | None = None
+    min_temperature: Temperature
+    max_temperature: Temperature
+    cost: CostModel
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.max_temperature < self.min_temperature:
+            raise ValueError("maxTemperature must not be less than minTemperature")
+        return self
+
+
+class ModelUpdateRequest(Body):
+    name: Name | None = None
+    sdk: str | None = None
+    endpoint: Text | None = None
+    api_type: Text | None = None
+    api_version: Text | None = None
+    deployment: Text | None = None
+    service: Text | None = None
+    key: Text | None = None
+    max_token: Tokens | None = None
+    max_completion_token: Tokens | None = None
+    min_temperature: Temperature | None = None
+    max_temperature: Temperature | None = None
+    cost: CostModel | None = None
+
+
+class ModelResponse(Resource):
+    model_id: str = Field(alias="model_id")
+    name: str
+    sdk: str
+    endpoint: str
+    api_type: str
+    api_version: str
+    deployment: str
+    service: str | None = None
+    max_token: int | None = None
+    max_completion_token: int | None = None
+    min_temperature: float
+    max_temperature: float
+    cost: CostModel
+
+
+class ModelCreateResponse(ModelResponse):
+    key: str = Field(description="The name under which the provider's secret is found.")
+
+
+def fields_of(body: ModelCreateRequest | ModelUpdateRequest) -> dict[str, Any]:
+    """What is given, by the names of engine.records.values.Model; null counts as not given."""
+    given = {name: getattr(body, name) for name in type(body).model_fields}
+    cost = given.pop("cost")
+    fields = {name: value for name, value in given.items() if value is not None}
+    return fields if cost is None else {**fields, "prices": _prices(cost)}
+
+
+def _prices(cost: CostModel) -> Prices:
+    # By the shortest text of the float: 0.1 means a tenth, not its nearest binary fraction.
+    return Prices(
+        tokens=cost.tokens,
+        currency=cost.currency,
+        input=Decimal(repr(cost.input)),
+        output=Decimal(repr(cost.output)),
+    )
+
+
+def model_to_wire(model: Model) -> dict[str, Any]:
+    prices = model.prices
+    return {
+        "model_id": model.id,
+        "name": model.name,
+        "sdk": model.sdk,
+        "endpoint": model.endpoint,
+        "apiType": model.api_type,
+        "apiVersion": model.api_version,
+        "deployment": model.deployment,
+        "service": model.service,
+        "maxToken": model.max_token,
+        "maxCompletionToken": model.max_completion_token,
+        "minTemperature": model.min_temperature,
+        "maxTemperature": model.max_temperature,
+        "cost": {
+            "tokens": prices.tokens,
+            "currency": prices.currency,
+            "input": float(prices.input),
+            "output": float(prices.output),
+        },
+        **resource_to_wire(model),
+    }
+
+
+def created_model_to_wire(model: Model) -> dict[str, Any]:
+    return {**model_to_wire(model), "key": model.key}

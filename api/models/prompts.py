@@ -1,0 +1,74 @@
+"""Prompts: bodies in and out."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from api.models.base import Body, Resource, Safe, resource_to_wire
+from api.services.prompts import PromptDraft, PromptEdit
+from engine.records.values import Prompt, PromptStatus
+
+Text = Annotated[str, Field(min_length=1)]
+Version = Annotated[str | int, Safe]
+"""3 and "3" are two versions."""
+
+
+class PromptCreateRequest(Body):
+    name: Text
+    version: Version | None = Field(None, description="The next whole number if absent.")
+    type: Text
+    status: PromptStatus
+    prompt: Text
+    is_public: bool = False
+
+    def draft(self) -> PromptDraft:
+        return PromptDraft(
+            name=self.name,
+            version=self.version,
+            type=self.type,
+            status=self.status,
+            text=self.prompt,
+            is_public=self.is_public,
+        )
+
+
+class PromptUpdateRequest(Body):
+    version: Version | None = None
+    status: PromptStatus | None = None
+    prompt: str | None = None
+    is_public: bool | None = None
+    client_id: str | None = Field(None, description="The new owner of a private prompt; for the administrator.")
+
+    def edit(self) -> PromptEdit:
+        return PromptEdit(
+            version=self.version,
+            status=self.status,
+            text=self.prompt,
+            is_public=self.is_public,
+            client_id=self.client_id,
+        )
+
+
+class PromptResponse(Resource):
+    prompt_id: str
+    name: str
+    version: str | int
+    type: str
+    status: PromptStatus
+    prompt: str
+    client_id: str | None = None
+    is_public: bool
+
+
+def prompt_to_wire(prompt: Prompt) -> dict[str, Any]:
+    return {
+        "promptId": prompt.id,
+        "name": prompt.name,
+        "version": prompt.version,
+        "type": prompt.type,
+        "status": prompt.status,
+        "prompt": prompt.text,
+        "clientId": prompt.client_id,
+        "isPublic": prompt.is_public,
+        **resource_to_wire(prompt),
+    }
