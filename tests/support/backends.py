@@ -1,0 +1,100 @@
+"""The storage back-ends that contract tests run on, each with fresh databases.
+
+METASYNC_TEST_BACKENDS chooses (a comma list of sqlite, mongo, mongo-replica; by default all). With
+METASYNC_TEST_MONGODB_URL an outside server serves `mongo`; without it mongod comes from its wheel (Linux x86-64).
+"""
+
+import os
+import platform
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from engine.records.store import Storage
+from engine.storage.factory import open_storage
+
+SQLITE, MONGO, MONGO_REPLICA = "sqlite", "mongo", "mongo-replica"
+ALL = (SQLITE, MONGO, MONGO_REPLICA)
+URL_VARIABLE = "METASYNC_TEST_MONGODB_URL"
+CHOICE_VARIABLE = "METASYNC_TEST_BACKENDS"
+
+
+def chosen(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """The back-ends to test; an outside server stands for MongoDB however it is set up."""
+    text = environment.get(CHOICE_VARIABLE, "")
+    if not text:
+        return (SQLITE, MONGO) if environment.get(URL_VARIABLE) else ALL
+    names = tuple(name.strip() for name in text.split(","))
+    unknown = set(names) - set(ALL)
+    if unknown:
+        raise ValueError(f"{CHOICE_VARIABLE} knows {', '.join(ALL)}, not {', '.join(sorted(unknown))}")
+    return names
+
+
+class Servers:
+    """MongoDB servers of one test session, started when first needed."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._urls: dict[str, str] = {}
+
+    def url(self, backend: str) -> str:
+        """The URL of the server for `backend`, mongo or mongo-replica."""
+        if backend not in self._urls:
+            self._urls[backend] = os.environ.get(URL_VARIABLE) or self._start(backend)
+        return self._urls[backend]
+
+    def _start(self, backend: str) -> str:
+        if sys.platform != "linux" or platform.machine() != "x86_64":
+            raise RuntimeError(
+                f"there is no mongod wheel for this machine: set {URL_VARIABLE} to a server's URL, "
+                f"or {CHOICE_VARIABLE}=sqlite to leave MongoDB out"
+            )
+        from tests.support.mongod import mongod_server
+
+        return self._stack.enter_context(mongod_server(replica_set=backend == MONGO_REPLICA)).url
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+class Database:
+    """One fresh database, which may be opened several times, as several replicas would."""
+
+    def __init__(self, backend: str, url: str, name: str) -> None:
+        self.backend = backend
+        self.url = url
+        self.name = name
+        self._stack = ExitStack()
+
+    def open(self) -> Storage:
+        """Another connection to the database; closed with it. SQLite does not wait for the disk here."""
+        storage = open_storage(self.url, database=self.name, synchronous="NORMAL")
+        self._stack.callback(storage.close)
+        return storage
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@contextmanager
+def fresh_database(backend: str, servers: Servers, folder: Path) -> Iterator[Database]:
+    """A database of its own for the block; gone afterwards."""
+    name = f"metasync-test-{uuid.uuid4().hex[:12]}"
+    url = f"sqlite:///{folder / name}.db" if backend == SQLITE else servers.url(backend)
+    database = Database(backend, url, name)
+    try:
+        yield database
+    finally:
+        database.close()
+        if backend != SQLITE:
+            _drop(url, name)
+
+
+def _drop(url: str, name: str) -> None:
+    import pymongo
+
+    with pymongo.MongoClient(url, serverSelectionTimeoutMS=5000) as client:
+        client.drop_database(name)
