@@ -41,9 +41,9 @@ _QUOTA_CODES = frozenset(
         "insufficient_balance",
     }
 )
-_QUOTA_TEXT = re.compile(
-    r"credit balance is too low|exceeded your current quota, please check your plan", re.IGNORECASE
-)
+_QUOTA_TEXT = re.compile(r"credit balance is too low", re.IGNORECASE)
+# Google calls every limit a quota; only those that last the day are one here.
+_DAILY = "perday"
 _SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
 
 
@@ -78,7 +78,7 @@ def _too_late(error: TimeoutError, host: str, timeouts: Timeouts, *, answering: 
 
 def _forget_request(error: Any) -> None:
     """The request's headers hold the key, and this error shows them in its repr."""
-    error.request_info = None
+    error.request_info = error.request_info._replace(headers={})
     error.headers = None
     error.args = ()
 
@@ -90,11 +90,11 @@ def refused(
     document = document_of(body)
     words = _words(document)
     message = cleaned(_message(document) or f"HTTP {status}", key)[:_MESSAGE_LIMIT]
-    wait = retry_after(headers, now) or _delay_in(document)
+    wait = retry_after(headers, now)
     return _class_of(status, words, message)(
         f"{sdk} answered {status}: {message}",
         status=status,
-        retry_after=wait,
+        retry_after=_delay_in(document) if wait is None else wait,
         raw=raw_text(body, key),
         request_id=request_id(headers),
     )
@@ -104,8 +104,8 @@ def _class_of(status: int, words: frozenset[str], message: str) -> type[Provider
     if status == 402 or words & _QUOTA_CODES or (400 <= status < 500 and _QUOTA_TEXT.search(message)):
         return QuotaExhausted
     if status == 429:
-        return RateLimited
-    if status in (401, 403):
+        return QuotaExhausted if any(_DAILY in word for word in words) else RateLimited
+    if status in (401, 403) or "api_key_invalid" in words:
         return ProviderRefusedKey
     if status in (408, 409, 425) or status >= 500:
         return TransientProviderError
@@ -168,9 +168,8 @@ def _date(text: str | None) -> datetime | None:
 
 def _delay_in(document: Any) -> timedelta | None:
     """Google says it in the body: {"error": {"details": [{"retryDelay": "27s"}]}}."""
-    details = _error(document).get("details")
-    for detail in details if isinstance(details, list) else ():
-        match = _SECONDS.fullmatch(str(detail.get("retryDelay"))) if isinstance(detail, dict) else None
+    for detail in _details(document):
+        match = _SECONDS.fullmatch(str(detail.get("retryDelay")))
         if match:
             return _bounded(timedelta(seconds=float(match[1])))
     return None
@@ -190,10 +189,20 @@ def _error(document: Any) -> Mapping[str, Any]:
     return error if isinstance(error, dict) else {"message": error} if isinstance(error, str) else {}
 
 
+def _details(document: Any) -> list[Mapping[str, Any]]:
+    details = _error(document).get("details")
+    return [detail for detail in details if isinstance(detail, dict)] if isinstance(details, list) else []
+
+
 def _words(document: Any) -> frozenset[str]:
-    """The vendor's codes for what happened, in lower case."""
+    """The vendor's codes for what happened, in lower case: its own, and the reasons and quotas of Google's details."""
     error = _error(document)
-    return frozenset(str(error[name]).lower() for name in ("code", "type", "status") if error.get(name))
+    words = [error.get("code"), error.get("type"), error.get("status")]
+    for detail in _details(document):
+        words.append(detail.get("reason"))
+        violations = detail.get("violations")
+        words += [each.get("quotaId") for each in violations or () if isinstance(each, dict)]
+    return frozenset(str(word).lower() for word in words if word)
 
 
 def _message(document: Any) -> str:

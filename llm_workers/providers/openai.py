@@ -39,6 +39,8 @@ _OPTIONAL = frozenset({"temperature", "max_tokens", "max_completion_tokens", "re
 class OpenAiProvider(HttpProvider):
     sdk: ClassVar[str] = "OpenAI"
     attempt_header: ClassVar[str | None] = "X-Client-Request-Id"
+    json_mode: ClassVar[bool | None] = None
+    """Whether it is known to work; None: known by host."""
 
     def __init__(self, transport: "Transport") -> None:
         super().__init__(transport)
@@ -98,6 +100,8 @@ class OpenAiProvider(HttpProvider):
         return _host(request) in (_OPENAI_HOST, None) or is_reasoning(request.endpoint.deployment)
 
     def takes_json_mode(self, request: CompletionRequest) -> bool:
+        if self.json_mode is not None:
+            return self.json_mode
         return _host(request) in _JSON_MODE_HOSTS or _host(request) is None
 
     def _options(self, request: CompletionRequest) -> list[tuple[str, Any]]:

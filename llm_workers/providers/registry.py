@@ -22,6 +22,10 @@ GROUP = "metasync.providers"
 BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
         "OpenAI": "llm_workers.providers.openai:OpenAiProvider",
+        "AzureOpenAI": "llm_workers.providers.azure_openai:AzureOpenAiProvider",
+        "Anthropic": "llm_workers.providers.anthropic:AnthropicProvider",
+        "Gemini": "llm_workers.providers.gemini:GeminiProvider",
+        "ChatCompletionsClient": "llm_workers.providers.chat_completions:ChatCompletionsProvider",
         "test": "llm_workers.providers.scripted:ScriptedProvider",
     }
 )

@@ -96,7 +96,11 @@ class Answering:
         return self._json(400, self._wire.error("request", objection.message, objection.parameter), {})
 
     def _error(self, asked: Asked, fault: Fault) -> web.Response:
-        status = {"key": 401, "status": fault.count("code", 500)}.get(fault.kind, 429)
+        status = {
+            "key": 401,
+            "status": fault.count("code", 500),
+            "quota": self._wire.quota_status,
+        }.get(fault.kind, 429)
         headers = _retry_headers(fault)
         if fault.options.get("html"):
             return web.Response(status=status, text=_HTML, content_type="text/html", headers=headers)

@@ -12,10 +12,13 @@ from aiohttp import web
 from tests.support.fake_provider.answering import Answering, Gate, reset
 from tests.support.fake_provider.script import Rule, Script, rule_of
 from tests.support.fake_provider.seen import Seen
+from tests.support.fake_provider.wire.anthropic import AnthropicWire
+from tests.support.fake_provider.wire.azure import AzureOpenAiWire, ChatCompletionsWire
+from tests.support.fake_provider.wire.gemini import GeminiWire
 from tests.support.fake_provider.wire.openai import OpenAiWire
 from tests.support.fake_provider.wire.port import Asked, Wire
 
-WIRES: tuple[Callable[[], Wire], ...] = (OpenAiWire,)
+WIRES: tuple[Callable[[], Wire], ...] = (OpenAiWire, AzureOpenAiWire, ChatCompletionsWire, AnthropicWire, GeminiWire)
 PLAIN_ANSWER = '{"answer": "ok", "score": 1}'
 _MODELS = ("fake-small", "fake-large")
 _LARGEST = 64 * 1024 * 1024
@@ -24,11 +27,13 @@ _LARGEST = 64 * 1024 * 1024
 class FakeProvider:
     """`with FakeProvider(latency=0.05) as fake:`; listens on 127.0.0.1. `latency` is in seconds.
 
-    `answer` makes the text of a plain answer; without it every answer is PLAIN_ANSWER.
+    `answer` makes the text of a plain answer; without it every answer is PLAIN_ANSWER. `connections` counts those it
+    accepted.
     """
 
     def __init__(self, *, port: int = 0, latency: float = 0.0, answer: Callable[[Asked], str] | None = None) -> None:
         self.seen = Seen()
+        self.connections = 0
         self.script = Script()
         self._port = port
         self._latency = latency
@@ -47,7 +52,7 @@ class FakeProvider:
 
     @property
     def openai_url(self) -> str:
-        """The base URL for OpenAI clients."""
+        """The base URL for OpenAI clients; the others take `url`, ChatCompletionsClient `url` + /models."""
         return f"{self.url}/v1"
 
     def add(self, *rules: Rule) -> None:
@@ -111,6 +116,7 @@ class FakeProvider:
         self._loop.close()
 
     def _protocol(self) -> asyncio.BaseProtocol:
+        self.connections += 1
         if self._resets > 0:
             self._resets -= 1
             return _Resetting(self.seen)

@@ -22,6 +22,7 @@ _REASONS = {
 class OpenAiWire:
     name: ClassVar[str] = "openai"
     paths: ClassVar[tuple[str, ...]] = ("/v1/chat/completions",)
+    quota_status: ClassVar[int] = 429
 
     def read(self, request: web.Request, body: dict[str, Any]) -> Asked:
         key = request.headers.get("Authorization", "").removeprefix("Bearer ")

@@ -48,6 +48,7 @@ class Wire(Protocol):
 
     name: ClassVar[str]
     paths: ClassVar[tuple[str, ...]]
+    quota_status: ClassVar[int]
 
     def read(self, request: web.Request, body: dict[str, Any]) -> Asked: ...
 

@@ -1,0 +1,94 @@
+"""Google's Gemini API by google-genai. No header carries an attempt's id."""
+
+import re
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from engine.llm import Completion, CompletionRequest, JsonObject, Usage
+from llm_workers.providers.http import HttpProvider, count, nothing_said, stopped
+from llm_workers.providers.rehearsal import Rehearsal, rehearse
+
+if TYPE_CHECKING:
+    import httpx2
+
+_VERSION = re.compile(r"v\d+\w*")
+_GOOD_ENDS = frozenset({None, "STOP", "FINISH_REASON_UNSPECIFIED"})
+# The SDK's names for what the wire calls otherwise.
+_ARGUMENTS = {
+    "temperature": "temperature",
+    "maxOutputTokens": "max_output_tokens",
+    "responseMimeType": "response_mime_type",
+    "responseJsonSchema": "response_json_schema",
+}
+
+
+class GeminiProvider(HttpProvider):
+    sdk: ClassVar[str] = "Gemini"
+
+    def rehearse(self, request: CompletionRequest) -> Rehearsal:
+        from google import genai  # noqa: PLC0415 - half a second to import, and only where some model needs it
+        from google.genai import types  # noqa: PLC0415
+
+        settings = {_ARGUMENTS[name]: value for name, value in self.body(request)["generationConfig"].items()}
+        version = request.endpoint.api_version
+
+        def call(client: "httpx2.Client") -> object:
+            options = types.HttpOptions(
+                base_url=base_url(request.endpoint.base_url) or None,
+                api_version=version if _VERSION.fullmatch(version) else None,
+                httpx_client=client,
+            )
+            sdk = genai.Client(api_key=request.endpoint.key, vertexai=False, http_options=options)
+            config = types.GenerateContentConfig(system_instruction=request.system or None, **settings)
+            return sdk.models.generate_content(model=request.endpoint.deployment, contents=request.user, config=config)
+
+        return rehearse(call)
+
+    def body(self, request: CompletionRequest) -> JsonObject:
+        wanted = request.response_format
+        settings: dict[str, Any] = {
+            "temperature": request.temperature,
+            "maxOutputTokens": request.max_tokens,
+            "responseMimeType": None if wanted == "text" else "application/json",
+            "responseJsonSchema": wanted["schema"] if isinstance(wanted, dict) else None,
+        }
+        body: JsonObject = {
+            "contents": [{"parts": [{"text": request.user}], "role": "user"}],
+            "generationConfig": {name: value for name, value in settings.items() if value is not None},
+        }
+        if request.system:
+            body["systemInstruction"] = {"parts": [{"text": request.system}], "role": "user"}
+        return body
+
+    def read(self, document: JsonObject, request: CompletionRequest) -> Completion:
+        usage = usage_of(document.get("usageMetadata") or {})
+        blocked = (document.get("promptFeedback") or {}).get("blockReason")
+        if blocked:
+            raise stopped(f"the vendor's content filter stopped the prompt ({blocked})", "", usage)
+        if not document.get("candidates"):
+            raise nothing_said(usage)
+        candidate = document["candidates"][0]
+        parts = (candidate.get("content") or {}).get("parts") or ()
+        text = "".join(part.get("text", "") for part in parts if not part.get("thought"))
+        reason = candidate.get("finishReason")
+        if reason == "MAX_TOKENS" and request.response_format != "text":
+            raise stopped("it was cut off at the token limit", text, usage)
+        if reason not in _GOOD_ENDS and reason != "MAX_TOKENS":
+            raise stopped(f"the vendor's content filter stopped it ({reason})", text, usage)
+        return Completion(text=text, usage=usage, finish_reason=reason)
+
+
+def base_url(endpoint: str) -> str:
+    """What the SDK takes: without the API version, which it adds itself."""
+    parts = endpoint.strip().rstrip("/").split("/")
+    return "/".join(parts[:-1] if _VERSION.fullmatch(parts[-1]) else parts)
+
+
+def usage_of(usage: JsonObject) -> Usage:
+    """Google counts thoughts beside the candidates' tokens, and bills both as output."""
+    thoughts = count(usage.get("thoughtsTokenCount"))
+    return Usage(
+        input_tokens=count(usage.get("promptTokenCount")),
+        output_tokens=count(usage.get("candidatesTokenCount")) + thoughts,
+        cached_input_tokens=count(usage.get("cachedContentTokenCount")),
+        reasoning_tokens=thoughts,
+    )

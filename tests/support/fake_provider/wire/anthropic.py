@@ -1,0 +1,81 @@
+"""Anthropic's Messages, whole and streamed. Source: the types of anthropics/anthropic-sdk-python 2.12."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import orjson
+from aiohttp import web
+
+from tests.support.fake_provider.wire.openai import text_of
+from tests.support.fake_provider.wire.port import Asked, Objection, Reply
+
+_REASONS = {
+    "rate_limit": "rate_limit_error",
+    "quota": "billing_error",
+    "key": "authentication_error",
+    "request": "invalid_request_error",
+    "server": "api_error",
+}
+_STOPS = {"length": "max_tokens", "refusal": "refusal", "content_filter": "refusal"}
+
+
+class AnthropicWire:
+    name: ClassVar[str] = "anthropic"
+    paths: ClassVar[tuple[str, ...]] = ("/v1/messages",)
+    quota_status: ClassVar[int] = 402
+
+    def read(self, request: web.Request, body: dict[str, Any]) -> Asked:
+        if "anthropic-version" not in request.headers:
+            raise web.HTTPBadRequest(text='{"type": "error", "error": {"type": "invalid_request_error"}}')
+        key = request.headers.get("x-api-key") or request.headers.get("Authorization", "").removeprefix("Bearer ")
+        user = "\n".join(text_of(message["content"]) for message in body["messages"])
+        return Asked(body["model"], text_of(body.get("system")), user, key, "", body, bool(body.get("stream")))
+
+    def objection(self, asked: Asked) -> Objection | None:
+        for name in ("temperature", "top_p", "top_k"):
+            if name in asked.body:
+                return Objection(name, f"{name}: Extra inputs are not permitted")
+        return None if "max_tokens" in asked.body else Objection("max_tokens", "max_tokens: Field required")
+
+    def answer(self, asked: Asked, reply: Reply) -> dict[str, Any]:
+        return {
+            "id": "msg_fake",
+            "type": "message",
+            "role": "assistant",
+            "model": asked.model,
+            "content": [{"type": "text", "text": reply.text}] if reply.choices else [],
+            "stop_reason": _STOPS.get(reply.stop, "end_turn"),
+            "stop_sequence": None,
+            "usage": _usage(reply),
+        }
+
+    def frames(self, asked: Asked, reply: Reply) -> Iterator[bytes]:
+        whole = self.answer(asked, reply)
+        opening = {**whole, "content": [], "stop_reason": None}
+        yield _event("message_start", message=opening)
+        yield _event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+        for start in range(0, len(reply.text), 8):
+            delta = {"type": "text_delta", "text": reply.text[start : start + 8]}
+            yield _event("content_block_delta", index=0, delta=delta)
+        yield _event("content_block_stop", index=0)
+        end = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
+        yield _event("message_delta", delta=end, usage={"output_tokens": reply.output_tokens})
+        yield _event("message_stop")
+
+    def error(self, reason: str, message: str, parameter: str | None = None) -> dict[str, Any]:
+        error = {"type": _REASONS[reason], "message": message}
+        return {"type": "error", "error": error, "request_id": "req_fake"}
+
+
+def _usage(reply: Reply) -> dict[str, Any]:
+    return {
+        "input_tokens": reply.input_tokens - reply.cached_tokens,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": reply.cached_tokens,
+        "output_tokens": reply.output_tokens,
+        "output_tokens_details": {"thinking_tokens": reply.reasoning_tokens},
+    }
+
+
+def _event(kind: str, **fields: Any) -> bytes:
+    return b"event: " + kind.encode() + b"\ndata: " + orjson.dumps({"type": kind, **fields}) + b"\n\n"
