@@ -25,7 +25,7 @@ class CorrelationId:
 
         async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"X-Correlation-ID", identifier)]
+                message["headers"] = [*message.get("headers", ()), (HEADER, identifier)]
             await send(message)
 
         with structlog.contextvars.bound_contextvars(correlation_id=identifier.decode()):
