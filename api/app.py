@@ -11,7 +11,7 @@ from api.middleware import errors
 from api.middleware.access_log import AccessLog
 from api.middleware.body_limit import BodyLimit
 from api.middleware.correlation import CorrelationId
-from api.routers import clients, health, models, prompt_flows, prompts
+from api.routers import clients, health, jobs, models, prompt_flows, prompts, workers
 from api.services.wiring import Services
 from api.settings import ApiSettings
 
@@ -22,6 +22,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.administration,
     prompts.router,
     prompt_flows.router,
+    jobs.batches,
+    jobs.router,
+    workers.router,
 )
 """In the order in which the documentation shows them."""
 

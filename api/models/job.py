@@ -197,8 +197,11 @@ _REMOVABLE = ("eval_prompt", "eval_model", "meta_prompt", "meta_model")
 
 
 class JobUpdateRequest(Body):
-    """New values; what is absent or null stays as it is, and "" removes an eval or meta prompt or model. `responseData`
-    counts with PROCESSED, `errorData` with an error status, `leaseSeconds` with PROCESSING or, alone, to keep a lease that the caller holds."""
+    """New values; what is absent or null stays as it is, and "" removes an eval or meta prompt or model.
+
+    `responseData` counts with PROCESSED, `errorData` with an error status, `leaseSeconds` with PROCESSING or, alone,
+    to keep a lease that the caller holds.
+    """
 
     status: JobState | None = None
     operation: Text | None = None

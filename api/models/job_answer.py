@@ -1,5 +1,6 @@
 """Jobs as they are shown."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
@@ -151,6 +152,6 @@ def call_to_wire(call: Call, attempt: Attempt) -> Wire:
     }
 
 
-def summary_to_wire(rows: list[SummaryRow]) -> Wire:
+def summary_to_wire(rows: Sequence[SummaryRow]) -> Wire:
     """The fields of JobSummaryResponse."""
     return {**counts(rows), "processingMetrics": summed(rows)}

@@ -57,11 +57,14 @@ def _problem(text: bytes) -> str | None:
 
 def _unusable(schema: Any) -> Iterator[str]:
     """References out of the schema, which nobody will follow, and patterns that are none."""
-    if isinstance(schema, list):
-        for item in schema:
-            yield from _unusable(item)
-    if not isinstance(schema, dict):
-        return
+    if isinstance(schema, dict):
+        yield from _refused(schema)
+    children = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    for child in children:
+        yield from _unusable(child)
+
+
+def _refused(schema: dict[str, Any]) -> Iterator[str]:
     for name in ("$ref", "$dynamicRef"):
         reference = schema.get(name)
         if isinstance(reference, str) and not reference.startswith("#"):
@@ -69,8 +72,6 @@ def _unusable(schema: Any) -> Iterator[str]:
     for pattern in _patterns(schema):
         if not _compiles(pattern):
             yield f"the schema's pattern {pattern[:200]} is not valid"
-    for value in schema.values():
-        yield from _unusable(value)
 
 
 def _patterns(schema: dict[str, Any]) -> Iterator[str]:

@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import orjson
 
@@ -22,9 +21,9 @@ class RequestKey:
     fingerprint: str
 
 
-def fingerprint(kind: str, body: Any) -> str:
+def fingerprint(kind: str, body: bytes) -> str:
     """Equal for equal JSON, whatever the order of its keys; `kind` tells endpoints and callers apart."""
-    text = orjson.dumps([kind, body], option=orjson.OPT_SORT_KEYS)
+    text = orjson.dumps([kind, orjson.loads(body)], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(text).hexdigest()
 
 

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from api.core.authentication import Authenticator
 from api.core.gate import Gate
 from api.services.clients import ClientService
+from api.services.explain import Explainer
 from api.services.health import HealthService
+from api.services.jobs import JobService
+from api.services.jobs_intake import JobIntake
 from api.services.models import ModelService
 from api.services.prompt_flows import PromptFlowService
 from api.services.prompts import PromptService
 from api.services.references import Catalogue
+from api.services.workers import WorkerService
 from engine.jobs.signals import JobSignals
 from engine.llm import ProviderRegistry
 from engine.records.control import WorkerControl
@@ -31,6 +35,10 @@ class Services:
     models: ModelService
     prompts: PromptService
     prompt_flows: PromptFlowService
+    jobs: JobService
+    intake: JobIntake
+    explainer: Explainer
+    workers: WorkerService
 
     def close(self) -> None:
         """Ends what the services opened themselves; storage and pool are their owner's."""
@@ -69,4 +77,8 @@ def build_services(
         models=ModelService(storage.models, registry, clock=clock, ids=ids, forget=catalogue.forget),
         prompts=PromptService(storage.prompts, storage.clients, clock=clock, ids=ids, forget=catalogue.forget),
         prompt_flows=PromptFlowService(storage.prompt_flows, clock=clock, ids=ids),
+        jobs=JobService(storage.jobs, catalogue, signals, clock),
+        intake=JobIntake(queue=storage.jobs, catalogue=catalogue, signals=signals, clock=clock, ids=ids),
+        explainer=Explainer(storage, clock),
+        workers=WorkerService(storage.workers, storage.clients, control, clock=clock, ids=ids),
     )
