@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from api.models.base import Answer, Body, Resource, Safe, resource_to_wire
+from api.models.base import Body, Resource, Safe, resource_to_wire
 from engine.pricing import Prices
 from engine.records.values import Model
 

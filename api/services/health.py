@@ -26,15 +26,18 @@ class Readiness:
 class HealthService:
     """`ping` asks the database for a sign of life and raises StorageError where there is none."""
 
-    def __init__(self, ping: Callable[[], None], registry: ProviderRegistry, gate: Gate) -> None:
+    def __init__(
+        self, ping: Callable[[], object], registry: ProviderRegistry, gate: Gate, seconds: float = PING_SECONDS
+    ) -> None:
         self._ping = ping
         self._registry = registry
         self._gate = gate
+        self._seconds = seconds
 
     async def readiness(self) -> Readiness:
-        """The answer within PING_SECONDS, also while the database hangs."""
+        """The answer within the given seconds, also while the database hangs."""
         try:
-            await asyncio.wait_for(self._gate(self._ping), PING_SECONDS)
+            await asyncio.wait_for(self._gate(self._ping), self._seconds)
         except (StorageError, TimeoutError) as error:
             log.warning("database_unavailable", reason=str(error) or "no answer in time")
             return Readiness(False, self._registry.problems())

@@ -1,0 +1,134 @@
+"""The whole HTTP application over a real storage, called in this process."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from api.app import build_api
+from api.services.wiring import Services, build_services
+from api.settings import ApiSettings
+from engine.jobs.signals import JobSignals
+from engine.llm import ProviderRegistry
+from engine.records.store import Storage
+from engine.records.values import Worker, WorkerLease
+from llm_workers.providers.registry import Registry
+from utilities.clock import Clock, SystemClock
+from utilities.ids import ObjectIds
+
+ADMIN_KEY = "the-admin-key-of-the-tests"
+PEPPER = "the-pepper-of-the-tests"
+DOCS_USER = "reader"
+DOCS_SECRET = "the-docs-secret-of-the-tests"
+ADMIN = {"admin_api_key": ADMIN_KEY}
+MOST_BODY_BYTES = 8 * 1024 * 1024
+
+Headers = dict[str, str]
+
+
+class RecordingControl:
+    """A WorkerControl that places workers on a replica named `here`. `nudges` counts; `nudged` wakes who waits."""
+
+    def __init__(self) -> None:
+        self.nudges = 0
+        self.nudged = threading.Event()
+
+    def placed(self, worker: Worker, now: datetime) -> Worker:
+        lease = WorkerLease("here", now + timedelta(seconds=15))
+        return replace(worker, lease=lease, thread_id="llm-worker-1", started_at=now)
+
+    def nudge(self) -> None:
+        self.nudges += 1
+        self.nudged.set()
+
+
+@dataclass
+class Api:
+    """One replica's HTTP side. `signals` is what its workers would listen to."""
+
+    http: TestClient
+    app: FastAPI
+    services: Services
+    storage: Storage
+    control: RecordingControl
+    signals: JobSignals
+    clock: Clock
+    admin: Headers = field(default_factory=lambda: dict(ADMIN))
+
+    def new_client(self, name: str = "a client") -> Headers:
+        """A client made over HTTP; answers the headers it calls with."""
+        answer = self.http.post("/clients", json={"name": name}, headers=self.admin)
+        assert answer.status_code == 201, answer.text
+        made = answer.json()
+        return {"client_id": made["clientId"], "client_api_key": made["api_key"]}
+
+    def new_prompt(self, headers: Headers, **fields: Any) -> dict[str, Any]:
+        """A prompt of the client with these headers, or a public one with `isPublic` and an admin's."""
+        body = {"name": "summary", "type": "SYSTEM", "status": "PUBLISHED", "prompt": "Summarize.", **fields}
+        answer = self.http.post("/prompts", json=body, headers=headers)
+        assert answer.status_code == 201, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+    def new_model(self, **fields: Any) -> dict[str, Any]:
+        """A model of the `test` provider, named gpt-test."""
+        answer = self.http.post("/models", json=model_body(**fields), headers=self.admin)
+        assert answer.status_code == 201, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+
+def model_body(**fields: Any) -> dict[str, Any]:
+    """A valid body for POST /models."""
+    return {
+        "name": "gpt-test",
+        "sdk": "test",
+        "endpoint": "http://127.0.0.1:1",
+        "apiType": "chat",
+        "apiVersion": "1",
+        "deployment": "gpt-test",
+        "key": "GPT_TEST",
+        "minTemperature": 0.0,
+        "maxTemperature": 1.0,
+        "cost": {"tokens": 1_000_000, "currency": "USD", "input": 2.5, "output": 10.0},
+        **fields,
+    }
+
+
+@contextmanager
+def running_api(
+    storage: Storage,
+    *,
+    clock: Clock | None = None,
+    registry: ProviderRegistry | None = None,
+    most_body_bytes: int = MOST_BODY_BYTES,
+) -> Iterator[Api]:
+    """The application over `storage`, which stays the caller's; several of them are several replicas."""
+    control, signals, clock = RecordingControl(), JobSignals(), clock or SystemClock()
+    services = build_services(
+        storage=storage,
+        registry=registry or Registry(),
+        control=control,
+        signals=signals,
+        clock=clock,
+        ids=ObjectIds(),
+        admin_key=ADMIN_KEY,
+        pepper=PEPPER,
+    )
+    settings = ApiSettings(
+        docs_user=DOCS_USER,
+        docs_secret=DOCS_SECRET,
+        admin_key=ADMIN_KEY,
+        pepper=PEPPER,
+        database="metasync-test",
+        max_body_bytes=most_body_bytes,
+    )
+    app = build_api(services, settings, None)
+    with TestClient(app, raise_server_exceptions=False) as http:
+        yield Api(http, app, services, storage, control, signals, clock)
+    services.close()
