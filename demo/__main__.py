@@ -13,7 +13,7 @@ import httpx
 from demo.journey import FINAL, Journey, Refused, read_texts
 from demo.provider import choices
 from demo.screen import RESULTS_SHOWN, Progress, failure, result, table
-from demo.service import Service, ServiceDied, running_service
+from demo.service import LAST_BREATH_SECONDS, Service, ServiceDied, running_service
 
 STALLED_SECONDS = 120.0
 FAILURES_SHOWN = 3
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
         texts = read_texts(limit=arguments.jobs)
         print("Starting Metasync in development mode (embedded SQLite, a fresh temporary folder) ...", flush=True)
         with running_service() as service:
-            return _show(service, texts, arguments.model)
+            return _watched(service, texts, arguments.model)
     except (ServiceDied, Refused, Stalled, httpx.TransportError) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1
@@ -43,12 +43,21 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
+def _watched(service: Service, texts: Sequence[Json], model: str | None) -> int:
+    """A connection that breaks is reported as what it nearly always is: the end of the service."""
+    try:
+        return _show(service, texts, model)
+    except httpx.TransportError:
+        service.check(LAST_BREATH_SECONDS)
+        raise
+
+
 def _show(service: Service, texts: Sequence[Json], model: str | None) -> int:
     with Journey(service.url, service.admin_key) as journey:
         prompt_id, choice = journey.prepare(choices(os.environ, model))
         print(f"It listens on {service.url}; a client, a prompt, a model and a worker are made.")
         print(f"Provider: {choice.why}.\n")
-        summary, seconds = _run(service, journey, prompt_id, texts)
+        summary, seconds = _run(journey, prompt_id, texts)
         print(f"\n{table(summary, seconds)}\n")
         _print_samples(journey, texts)
         if summary["PROCESSED"] != len(texts):
@@ -58,7 +67,7 @@ def _show(service: Service, texts: Sequence[Json], model: str | None) -> int:
         return 0
 
 
-def _run(service: Service, journey: Journey, prompt_id: str, texts: Sequence[Json]) -> tuple[Json, float]:
+def _run(journey: Journey, prompt_id: str, texts: Sequence[Json]) -> tuple[Json, float]:
     """The last summary, and the seconds from the first byte posted to the last job settled."""
     progress = Progress(len(texts))
     started = moved = time.monotonic()
@@ -73,9 +82,6 @@ def _run(service: Service, journey: Journey, prompt_id: str, texts: Sequence[Jso
             best = max(best, done)
             if time.monotonic() - moved > STALLED_SECONDS:
                 raise Stalled(f"no job has finished for two minutes. A waiting one: {journey.explain_one_waiting()}")
-    except httpx.TransportError:
-        service.check()
-        raise
     finally:
         progress.close()
     return summary, time.monotonic() - started

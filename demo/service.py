@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 TAIL_LINES = 15
+LAST_BREATH_SECONDS = 2.0
+"""From a connection that broke to the end of the process that broke it."""
 _NOT_PASSED_ON = ("DB_CONNECTION_STRING", "DB_NAME", "DOCS_SECRET", "API_KEY_PEPPER", "ADMIN_API_KEY", "HOST", "PORT")
 
 
@@ -50,9 +52,10 @@ class Service:
             time.sleep(0.05)
         raise ServiceDied(f"The service was not ready within {START_SECONDS:g} seconds.\n{self.tail()}")
 
-    def check(self) -> None:
-        """Raises ServiceDied if the process has ended."""
-        if (code := self._process.poll()) is not None:
+    def check(self, patience: float = 0.0) -> None:
+        """Raises ServiceDied if the process has ended, or ends within `patience` seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(patience)
             raise ServiceDied(f"The service ended with exit code {code}.\n{self.tail()}")
 
     def tail(self) -> str:
