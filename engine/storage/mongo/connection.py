@@ -1,6 +1,7 @@
 """How the driver is set up: timeouts that notice an outage within five seconds, and what Cosmos DB needs otherwise."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -8,6 +9,7 @@ from pymongo import MongoClient, WriteConcern
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError, InvalidName, InvalidURI
+from pymongo.monitoring import CommandListener
 
 from engine.errors import InvalidField
 
@@ -45,15 +47,15 @@ def is_cosmos(url: str) -> bool:
     return bool(_COSMOS_HOSTS.search(hosts)) or bool(_COSMOS_APP.fullmatch(names.get("appname", "")))
 
 
-def connect(url: str, *, cosmos: bool) -> MongoClient[Document]:
-    """A client; nothing is sent yet. What the URL says itself goes first.
+def connect(url: str, *, cosmos: bool, listeners: Sequence[CommandListener] = ()) -> MongoClient[Document]:
+    """A client; nothing is sent yet. What the URL says itself goes first. `listeners` see every command.
 
     Raises InvalidField without the URL, which may hold a password.
     """
     try:
         given = {key.lower() for key, _ in parse_qsl(urlsplit(url).query)}
         options = {key: value for key, value in (_COSMOS if cosmos else _MONGODB).items() if key.lower() not in given}
-        return MongoClient(url, **options)
+        return MongoClient(url, event_listeners=list(listeners), **options)
     except (InvalidURI, ConfigurationError, ValueError, TypeError):
         raise InvalidField("DB_CONNECTION_STRING", "not a valid MongoDB connection string") from None
 

@@ -79,7 +79,7 @@ def _record_indexes(kind: Kind[Any]) -> list[IndexModel]:
     models = [IndexModel([("uniqueKey", ASCENDING)], unique=True), _index(("seq",))]
     models += [_index((field, "seq")) for field in fields]
     if kind.collection == PROMPTS.collection:
-        models.append(_index(("clientId", "name", "type", "version")))
+        models.append(_index(("name", "type", "clientId", "version")))
     return models
 
 

@@ -89,8 +89,8 @@ class MongoPrompts(MongoRecords[Prompt]):
 
     def highest_version(self, name: str, kind: str, client_id: str | None) -> int:
         """Comparing with a number finds numbers only, so text versions stay out."""
-        query = {"clientId": client_id, "name": name, "type": kind, "version": {"$gt": 0}, **LIVE}
-        order = [("clientId", -1), ("name", -1), ("type", -1), ("version", -1)]
+        query = {"name": name, "type": kind, "clientId": client_id, "version": {"$gt": 0}, **LIVE}
+        order = [("name", -1), ("type", -1), ("clientId", -1), ("version", -1)]
         found = guarded(lambda: self._records.find_one(query, {"version": 1}, sort=order))
         return 0 if found is None else int(found["version"])
 
