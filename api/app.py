@@ -16,17 +16,18 @@ from api.services.wiring import Services
 from api.settings import ApiSettings
 
 ROUTERS: tuple[APIRouter, ...] = (
+    jobs.single,
+    jobs.batches,
+    jobs.router,
     health.router,
     clients.router,
     models.listing,
     models.administration,
     prompts.router,
     prompt_flows.router,
-    jobs.batches,
-    jobs.router,
     workers.router,
 )
-"""In the order in which the documentation shows them."""
+"""In the order in which the documentation shows them, and in which they are tried: the busiest first."""
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 

@@ -19,7 +19,7 @@ from api.models.job import (
 )
 from api.models.job_answer import JobResponse, JobSummaryResponse, job_to_wire, summary_to_wire
 from api.models.job_explanation import JobExplanation, explanation_to_wire
-from api.routers.jobs_body import LongBodyRoute
+from api.routers.jobs_body import LongBodyRoute, StraightRoute
 from api.routers.jobs_query import (
     IdempotencyKey,
     ListFilters,
@@ -35,6 +35,7 @@ _PROBLEMS = problems(400, 401, 404, 413, 503)
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=EitherRoute, responses=_PROBLEMS)
 batches = APIRouter(prefix="/jobs", tags=["jobs"], route_class=LongBodyRoute, responses=_PROBLEMS)
+single = APIRouter(prefix="/jobs", tags=["jobs"], route_class=StraightRoute, responses=_PROBLEMS)
 
 
 def _created(content: Any, accepted: Accepted) -> Json:
@@ -42,7 +43,7 @@ def _created(content: Any, accepted: Accepted) -> Json:
     return Json(content, status_code=201, headers=headers)
 
 
-@router.post("", status_code=201, response_model=JobResponse)
+@single.post("", status_code=201, response_model=JobResponse)
 async def create_job(
     body: JobCreateRequest, request: Request, access: Accessed, key: IdempotencyKey = None
 ) -> Response:
