@@ -13,7 +13,7 @@ from engine.storage.mongo.connection import connect
 from engine.storage.mongo.storage import MongoStorage
 from tests.support.backends import Servers
 from tests.support.factories import CLIENT, IDS, NOW, OTHER_CLIENT, make_jobs
-from tests.support.mongo_tour import tour
+from tests.support.mongo_tour import public_methods, tour
 
 PLANNED = frozenset({"find", "aggregate", "update", "delete", "count", "distinct", "findAndModify"})
 CONNECTION_FIELDS = frozenset(
@@ -114,12 +114,6 @@ def test_every_query_goes_through_an_index(observed: tuple[MongoStorage, Command
     assert {key: parts for key, parts in found.items() if key not in JUSTIFIED} == {}
     scans_of_jobs = found.get(("aggregate", "jobs", SCAN), [])
     assert [part["pipeline"][0]["$match"] for part in scans_of_jobs] == PRIORITY_ONLY * len(scans_of_jobs)
-
-
-def public_methods(protocol: type) -> set[str]:
-    return {
-        name for base in protocol.__mro__ for name, value in vars(base).items() if callable(value) and name[0] != "_"
-    }
 
 
 @pytest.mark.parametrize(

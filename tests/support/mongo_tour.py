@@ -67,6 +67,13 @@ class Recorder:
         return getattr(self._inner, name)
 
 
+def public_methods(protocol: type) -> set[str]:
+    """The names of a protocol's methods, inherited ones included."""
+    return {
+        name for base in protocol.__mro__ for name, value in vars(base).items() if callable(value) and name[0] != "_"
+    }
+
+
 def tour(storage: Storage) -> dict[str, set[str]]:
     """The methods called, by protocol: jobs, records, prompts, workers, storage."""
     called: dict[str, set[str]] = {name: set() for name in ("jobs", "records", "prompts", "workers", "storage")}

@@ -5,6 +5,7 @@ has no partial indexes, no compound ones on arrays or nested fields, and makes u
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pymongo
@@ -46,14 +47,15 @@ _ON_COSMOS: tuple[tuple[str, ...], ...] = (
 
 
 def make_indexes(database: Database[Document], *, cosmos: bool) -> None:
-    """Create what is missing. Building one on a large collection may take minutes, so the usual limit is lifted."""
-    for name, models in _all(cosmos=cosmos).items():
-        _create(database, name, models)
+    """Create what is missing. Building one on a large collection may take minutes, so the usual limit is lifted;
+    Cosmos DB builds in the background."""
+    with nullcontext() if cosmos else pymongo.timeout(INDEX_SECONDS):
+        for name, models in _all(cosmos=cosmos).items():
+            _create(database, name, models)
 
 
 def _create(database: Database[Document], name: str, models: list[IndexModel]) -> None:
-    with pymongo.timeout(INDEX_SECONDS):
-        guarded(lambda: database[name].create_indexes(models))
+    guarded(lambda: database[name].create_indexes(models))
 
 
 def _all(*, cosmos: bool) -> Mapping[str, list[IndexModel]]:
