@@ -42,10 +42,11 @@ def build_pool(
             heartbeat=heartbeat,
             policy=policy,
             rng=rng,
+            later=pool.later,
         )
         return tools, handler, heartbeat
 
-    return WorkerPool(
+    pool = WorkerPool(
         terms,
         storage=storage,
         signals=signals,
@@ -54,3 +55,4 @@ def build_pool(
         calibrate=calibrate,
         make_thread=lambda name: LoopThread(name, make_tools),
     )
+    return pool

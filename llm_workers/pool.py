@@ -84,6 +84,8 @@ class WorkerPool:
         self._draining = threading.Event()
         self._good_until = 0.0
         self._renew_at = 0.0
+        self._renewed_until = 0.0
+        self._looks_at: datetime | None = None
         self._tidy_at = 0.0
         self._down = False
         self._ticker = threading.Thread(target=self._run, name="worker-pool", daemon=True)
@@ -102,6 +104,11 @@ class WorkerPool:
 
     def nudge(self) -> None:
         self._nudged.set()
+
+    def later(self, due_at: datetime) -> None:
+        """A job will be due at this instant: look then, if not before. From any thread."""
+        if self._looks_at is None or due_at < self._looks_at:
+            self.nudge()
 
     @property
     def in_flight(self) -> int:
@@ -145,7 +152,7 @@ class WorkerPool:
         while not self._draining.is_set():
             try:
                 pause = self._tick()
-                self._down = False
+                self._note_recovery()
             except StorageError as error:
                 self._note(str(error))
                 pause = _TICK
@@ -153,6 +160,12 @@ class WorkerPool:
                 log.exception("pool_round_broke")
                 pause = _TICK
             self._nudged.wait(pause.total_seconds())
+
+    def _note_recovery(self) -> None:
+        if self._down:
+            log.info("pool_goes_on")
+            self._wake_all()
+        self._down = False
 
     def _note(self, reason: str) -> None:
         if not self._down:
@@ -166,20 +179,22 @@ class WorkerPool:
             self._calibrate()
             self._storage.jobs.forget_expired(self._clock.now())
             self._tidy_at = self._clock.monotonic() + _HOUSEKEEPING.total_seconds()
-        good_until = self._renewed()
+        self._renew()
         self._reconcile()
-        self._good_until = good_until
-        return self._recover()
+        self._good_until = self._renewed_until
+        pause = self._recover()
+        self._looks_at = self._clock.now() + pause
+        return pause
 
-    def _renewed(self) -> float:
-        """Until when the workers' leases can be relied on; they are extended when a third has passed."""
+    def _renew(self) -> None:
+        """Extends the leases of this replica's workers when a third of their time has passed."""
         asked_at = self._clock.monotonic()
         if asked_at < self._renew_at:
-            return self._good_until
+            return
         lease = self._terms.worker_lease
         self._storage.workers.renew(self._terms.incarnation, self._clock.now() + lease)
         self._renew_at = asked_at + lease.total_seconds() / 3
-        return LeaseTerms.of(lease).good_until(asked_at)
+        self._renewed_until = LeaseTerms.of(lease).good_until(asked_at)
 
     def _may_claim(self) -> bool:
         return self._clock.monotonic() < self._good_until
@@ -290,8 +305,8 @@ class WorkerPool:
     def _on_ready(self, jobs: Sequence[Job]) -> None:
         for running in list(self._running.values()):
             running.consumer.offer(jobs)
-        if any(job.due_at is not None for job in jobs):
-            self.nudge()
+        for due_at in {job.due_at for job in jobs if job.due_at is not None}:
+            self.later(due_at)
 
     def _on_fenced(self, job_id: str) -> None:
         for running in list(self._running.values()):

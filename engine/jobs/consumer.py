@@ -16,7 +16,7 @@ from engine.jobs.handler import JobHandler
 from engine.jobs.held import Heartbeat, Held, LeaseTerms
 from engine.jobs.job import Job
 from engine.jobs.matching import mismatches
-from engine.jobs.outcome import Completed, DeadLettered, Outcome, Released, Settlement
+from engine.jobs.outcome import Completed, DeadLettered, Outcome, Released, Retried, Settlement
 from engine.jobs.queue import ClaimFilter, JobQueue
 from engine.jobs.retry import RetryPolicy, failure_of
 from engine.jobs.settler import Settler
@@ -51,7 +51,7 @@ class ConsumerTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What all consumers on one event loop share."""
+    """What all consumers on one event loop share. `later` is told when a job will be due again."""
 
     queue: JobQueue
     hop: Hop
@@ -61,6 +61,7 @@ class Tools:
     heartbeat: Heartbeat
     policy: RetryPolicy
     rng: random.Random
+    later: Callable[[datetime], None]
 
 
 class Consumer:
@@ -189,6 +190,8 @@ class Consumer:
         now = self._tools.clock.now()
         if outcome is not None and await self._settled(held, outcome, now):
             _report(held, outcome)
+            if isinstance(outcome, Retried):
+                self._tools.later(outcome.due_at)
         elif held.has_calls:
             await self._tools.settler.book(held.job.id, held.late_attempt(now))
 
@@ -257,8 +260,11 @@ class Consumer:
         longest = self._terms.poll_interval.total_seconds()
         wait = min(self._idle_seconds, longest)
         self._idle_seconds = min(self._idle_seconds * 2, longest)
+        await self._ready_within(wait)
+
+    async def _ready_within(self, seconds: float) -> None:
         try:
-            async with asyncio.timeout(wait):
+            async with asyncio.timeout(seconds):
                 await self._ready.wait()
         except TimeoutError:
             return
@@ -268,7 +274,7 @@ class Consumer:
         if self._outages == 1:
             log.warning("claims_wait", owner=self._terms.owner, reason=str(error))
         pause = full_jitter(self._outages, base=_OUTAGE_BASE, cap=_OUTAGE_CAP, rng=self._tools.rng)
-        await asyncio.sleep(pause.total_seconds())
+        await self._ready_within(pause.total_seconds())
 
 
 def _report(held: Held, outcome: Outcome) -> None:

@@ -14,7 +14,7 @@ from engine.jobs.states import JobState
 from engine.llm import PermanentProviderError, TransientProviderError
 from engine.records.store import Storage
 from tests.support.faulty import Fault, Faulty, Plan
-from tests.support.rig import Rig, ScriptedHandler, new_job, persist, running_pool
+from tests.support.rig import Rig, ScriptedHandler, new_job, new_worker, running_pool
 from utilities.clock import SystemClock
 
 LEASE = timedelta(seconds=1)
@@ -38,7 +38,9 @@ def _jobs() -> list[Job]:
 def _run(storage: Storage, plan: Plan) -> tuple[Faulty, dict[str, Job], ScriptedHandler, Rig]:
     faulty = Faulty(storage, plan)
     handler = ScriptedHandler(_script)
-    with running_pool(faulty, handler, lease=LEASE) as rig:
+    worker = new_worker(SystemClock())
+    storage.workers.add(worker)
+    with running_pool(faulty, handler, worker=worker, lease=LEASE, reader=storage) as rig:
         rig.post(_jobs()[:4])
         rig.post(_jobs()[4:])
         jobs = rig.wait()
@@ -47,7 +49,7 @@ def _run(storage: Storage, plan: Plan) -> tuple[Faulty, dict[str, Job], Scripted
 
 def _check(jobs: dict[str, Job], handler: ScriptedHandler, rig: Rig, storage: Storage) -> None:
     assert sorted(jobs) == sorted(rig.posted)
-    for job in persist(lambda: storage.jobs.get_many(rig.posted)).values():
+    for job in storage.jobs.get_many(rig.posted).values():
         broken = job.request_data["kind"] == "broken"
         assert job.status == (JobState.ERROR_PROCESSING if broken else JobState.PROCESSED)
         assert job.lease is None
@@ -77,6 +79,6 @@ def test_the_operations_hit_are_those_of_a_run(storage: Storage) -> None:
 
 @pytest.mark.parametrize("hit", [3, 6, 9, 12, 15])
 def test_an_outage_of_many_operations(storage: Storage, hit: int) -> None:
-    """Faults 6 and 7: the database is away for thirty operations in a row; paid results are kept and written."""
-    _, jobs, handler, rig = _run(storage, Plan(Fault.BEFORE, hit, hit + 30))
+    """Faults 6 and 7: the database is away for a dozen operations in a row; paid results are kept and written."""
+    _, jobs, handler, rig = _run(storage, Plan(Fault.BEFORE, hit, hit + 12))
     _check(jobs, handler, rig, storage)

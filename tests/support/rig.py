@@ -71,7 +71,7 @@ class ScriptedHandler:
 
 @dataclass
 class Rig:
-    """A running pool. `worker` is the one worker it runs."""
+    """A running pool. `worker` is the one worker it runs; `reader` looks at the storage behind its back."""
 
     storage: Storage
     pool: WorkerPool
@@ -79,6 +79,7 @@ class Rig:
     handler: ScriptedHandler
     clock: Clock
     worker: Worker
+    reader: Storage
     posted: list[str] = field(default_factory=list)
 
     def post(self, jobs: Sequence[Job]) -> None:
@@ -89,7 +90,7 @@ class Rig:
 
     def ended(self) -> dict[str, Job] | None:
         """All posted jobs by id once every one of them has ended, else None."""
-        jobs = persist(lambda: self.storage.jobs.get_many(self.posted))
+        jobs = self.reader.jobs.get_many(self.posted)
         return jobs if all(job.status in ENDED for job in jobs.values()) else None
 
     def wait(self, within: float = 20.0) -> dict[str, Job]:
@@ -148,12 +149,13 @@ def running_pool(
     policy: RetryPolicy | None = None,
     clock: Clock | None = None,
     incarnation: str | None = None,
+    reader: Storage | None = None,
 ) -> Iterator[Rig]:
-    """A started pool on `storage` with one running worker; drained at the end."""
+    """A started pool on `storage` with one running worker, stored already if given; drained at the end."""
     clock = clock or SystemClock()
-    worker = worker or new_worker(clock)
-    stored: Worker = worker
-    persist(lambda: _add_once(storage, stored))
+    if worker is None:
+        worker = new_worker(clock)
+        storage.workers.add(worker)
     signals = JobSignals()
     executor = ThreadPoolExecutor(4, thread_name_prefix="test-storage")
     terms = PoolTerms(
@@ -177,12 +179,7 @@ def running_pool(
     )
     pool.start()
     try:
-        yield Rig(storage, pool, signals, handler, clock, worker)
+        yield Rig(storage, pool, signals, handler, clock, worker, reader or storage)
     finally:
         pool.drain(timedelta(seconds=5))
         executor.shutdown(wait=True)
-
-
-def _add_once(storage: Storage, worker: Worker) -> None:
-    if storage.workers.get(worker.id) is None:
-        storage.workers.add(worker)

@@ -1,0 +1,263 @@
+"""Composition root and command line: builds everything, runs it, and ends it in order.
+
+`python main_app.py` runs the service in production mode, `python main_app.py --dev` without any settings.
+"""
+
+import asyncio
+import gc
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from api.app import build_api
+from api.services.wiring import Services, build_services
+from api.settings import ApiSettings
+from config import Settings, SettingsError, dev_banner, load_settings
+from engine.errors import MetasyncError, StorageUnavailable
+from engine.jobs.retry import RetryPolicy
+from engine.jobs.signals import JobSignals
+from engine.llm import Timeouts
+from engine.records.store import Storage
+from engine.storage.factory import open_storage
+from llm_workers.assembly import build_pool
+from llm_workers.catalogue import Catalogue
+from llm_workers.completion import CompletionHandler
+from llm_workers.loops import new_event_loop
+from llm_workers.pool import PoolTerms, WorkerPool
+from llm_workers.providers.registry import ProviderSet, Registry
+from utilities.clock import SharedClock
+from utilities.hop import ThreadHop
+from utilities.ids import ObjectIds
+from utilities.logging import configure_logging
+from utilities.secrets import ProviderSecrets
+
+VERSION = "0.1.0"
+_STORAGE_THREADS = 8
+_OPENING_ATTEMPTS = 6
+_OPENING_PAUSE_SECONDS = 2.0
+_HTTP_GRACE_SECONDS = 5
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Everything a running service is made of."""
+
+    settings: Settings
+    storage: Storage
+    pool: WorkerPool
+    services: Services
+    threads: ThreadPoolExecutor
+
+    @asynccontextmanager
+    async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        """Starts the workers with the API; ends them, and then the storage, after it."""
+        self.pool.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self.pool.drain, timedelta(seconds=self.settings.drain_seconds))
+            await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self.services.close()
+        self.threads.shutdown(wait=True)
+        self.storage.close()
+        log.info("service_ended")
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service as an ASGI application. Opens the database; raises StorageUnavailable when that is away."""
+    installation = install(settings)
+    return api_of(installation)
+
+
+def api_of(installation: Installation) -> FastAPI:
+    settings = installation.settings
+    api_settings = ApiSettings(
+        docs_user=settings.docs_user,
+        docs_secret=settings.docs_secret.get_secret_value(),
+        admin_key=settings.admin_api_key.get_secret_value(),
+        pepper=settings.api_key_pepper.get_secret_value(),
+        max_body_bytes=settings.max_body_bytes,
+        version=VERSION,
+        database=settings.db_name,
+    )
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] = installation.lifespan
+    return build_api(installation.services, api_settings, lifespan)
+
+
+def install(settings: Settings) -> Installation:
+    """Opens the storage and builds services and pool around it; starts nothing."""
+    storage = open_storage(
+        settings.db_connection_string.get_secret_value(),
+        database=settings.db_name,
+        synchronous=settings.sqlite_synchronous,
+    )
+    clock = SharedClock(storage.server_time)
+    clock.calibrate()
+    ids, signals, registry = ObjectIds(), JobSignals(), Registry()
+    threads = ThreadPoolExecutor(_STORAGE_THREADS, thread_name_prefix="storage")
+    hop = ThreadHop(threads)
+    provider_secrets = ProviderSecrets(reserved=settings.secret_values())
+
+    def make_handler() -> CompletionHandler:
+        return CompletionHandler(
+            providers=ProviderSet(registry),
+            catalogue=Catalogue(models=storage.models, prompts=storage.prompts, hop=hop, clock=clock),
+            secrets=provider_secrets,
+            prompts=storage.prompts,
+            clock=clock,
+            ids=ids,
+            hop=hop,
+            timeouts=Timeouts(total=settings.attempt_timeout_seconds),
+        )
+
+    pool = build_pool(
+        pool_terms(settings),
+        storage=storage,
+        signals=signals,
+        clock=clock,
+        hop=hop,
+        make_handler=make_handler,
+        policy=RetryPolicy(),
+        calibrate=clock.calibrate,
+    )
+    services = build_services(
+        storage=storage,
+        registry=registry,
+        control=pool,
+        signals=signals,
+        clock=clock,
+        ids=ids,
+        admin_key=settings.admin_api_key.get_secret_value(),
+        pepper=settings.api_key_pepper.get_secret_value(),
+    )
+    return Installation(settings, storage, pool, services, threads)
+
+
+def pool_terms(settings: Settings) -> PoolTerms:
+    """Every process is an incarnation of its own, also under the same host name and process id."""
+    return PoolTerms(
+        incarnation=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+        most_threads=settings.num_llm_workers,
+        lease=timedelta(seconds=settings.lease_seconds),
+        worker_lease=timedelta(seconds=settings.worker_lease_seconds),
+        attempt_limit=timedelta(seconds=settings.attempt_timeout_seconds),
+        grace=timedelta(seconds=settings.drain_seconds),
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn with our signals: the first one drains, a second one gives everything back at once; both end with 0."""
+
+    def __init__(self, config: uvicorn.Config, installation: Installation) -> None:
+        super().__init__(config)
+        self._installation = installation
+        self._signals = 0
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        yield
+
+    def _on_signal(self) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            log.info("drain_begins", in_flight=self._installation.pool.in_flight)
+            self._installation.pool.begin_drain()
+            self.should_exit = True
+        else:
+            self._installation.pool.abort()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            _settle_interpreter()
+            self._announce()
+
+    def _announce(self) -> None:
+        settings = self._installation.settings
+        log.info("service_up", host=settings.host, port=settings.port, version=VERSION)
+        if settings.dev:
+            sys.stdout.write(dev_banner(settings) + "\n")
+            sys.stdout.flush()
+
+
+def _settle_interpreter() -> None:
+    """Keeps the API answering beside busy worker loops (see docs/decisions/0008)."""
+    sys.setswitchinterval(1e-4)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the service until a signal ends it; answers the exit code."""
+    try:
+        settings = load_settings(argv)
+        configure_logging(settings.log_level, settings.log_format, secrets=settings.secret_values())
+        listener = _listen(settings)
+        settings = settings.model_copy(update={"port": listener.getsockname()[1]})
+        installation = _installed(settings)
+    except MetasyncError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    config = uvicorn.Config(
+        api_of(installation),
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_HTTP_GRACE_SECONDS,
+    )
+    server = Server(config, installation)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(server.serve(sockets=[listener]))
+    return 0 if server.started else 1
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """A bound socket; raises SettingsError that says what to do about a port that is taken."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise SettingsError(
+            f"Metasync cannot listen on {settings.host} port {settings.port}: {error.strerror or error}. "
+            "Stop the program that uses the port, or choose another one with PORT or --port."
+        ) from error
+
+
+def _installed(settings: Settings) -> Installation:
+    """Waits a little for a database that starts at the same time."""
+    for attempt in range(1, _OPENING_ATTEMPTS + 1):
+        try:
+            return install(settings)
+        except StorageUnavailable as error:
+            log.warning("database_away", attempt=attempt, of=_OPENING_ATTEMPTS, reason=str(error))
+            if attempt == _OPENING_ATTEMPTS:
+                raise
+            time.sleep(_OPENING_PAUSE_SECONDS)
+    raise AssertionError("unreachable")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
