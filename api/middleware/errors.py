@@ -103,6 +103,7 @@ def _shown_input(value: Any) -> Any:
     if isinstance(value, bytes):
         return value[:LONGEST_INPUT].decode("utf-8", "replace")
     try:
+        orjson.dumps([[[value]]], default=str, option=orjson.OPT_NON_STR_KEYS)  # as deep as the answer nests it
         text = orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:
         return None
