@@ -45,7 +45,8 @@ def choices(environ: Mapping[str, str], model: str | None = None) -> list[Choice
     if environ.get("OPENAI_API_KEY"):
         return [_openai(OPENAI_URL, model, "OpenAI, because OPENAI_API_KEY is set")]
     if environ.get("ANTHROPIC_API_KEY"):
-        return [_anthropic("Anthropic", ANTHROPIC_URL, model), _anthropic("OpenAI", f"{ANTHROPIC_URL}/v1", model)]
+        url = environ.get("ANTHROPIC_BASE_URL") or ANTHROPIC_URL
+        return [_anthropic("Anthropic", url, model), _anthropic("OpenAI", f"{url}/v1", model)]
     return [_stand_in()]
 
 

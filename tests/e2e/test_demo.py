@@ -1,25 +1,29 @@
 """What a newcomer sees first: the demo really runs, tells the truth, and leaves nothing behind."""
 
 import io
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
+import httpx
 import pytest
 
 from demo.journey import read_texts
 from demo.provider import choices
 from demo.screen import Progress, failure, result, table
-from demo.service import ROOT
+from demo.service import ROOT, running_service
 from tests.support.fake_provider import FakeProvider, Rule, fault
 from tests.support.waiting import eventually
 
-KEYS = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY")
+KEYS = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
 SECONDS = 90
 
 
@@ -103,6 +107,15 @@ def test_an_openai_compatible_endpoint_is_used_on_the_same_path(tmp_path: Path) 
     assert fake.openai_url in ended.stdout
 
 
+def test_anthropic_is_used_with_its_own_sdk(tmp_path: Path) -> None:
+    """With ANTHROPIC_API_KEY each text is one call in Anthropic's own wire format."""
+    with FakeProvider() as fake:
+        ended = demo(tmp_path, "--jobs", "10", ANTHROPIC_API_KEY="a-key-of-no-worth", ANTHROPIC_BASE_URL=fake.url)
+        assert ended.returncode == 0, ended.stderr + ended.stdout
+        assert [call.wire for call in fake.seen.calls] == ["anthropic"] * 10
+    assert "a-key-of-no-worth" not in ended.stdout + ended.stderr
+
+
 def test_a_failed_job_is_shown_and_fails_the_demo(tmp_path: Path) -> None:
     """If one job ends in an error, the exit code is 1, the table counts it, and its error can be read."""
     text = read_texts(limit=1)[0]
@@ -154,6 +167,31 @@ def test_a_service_that_dies_is_reported(tmp_path: Path) -> None:
             _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert "The service ended with exit code -9" in errors
+
+
+def test_what_make_run_suggests_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two lines that a development start tells a newcomer to type really make a client, taken letter by letter."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with running_service(environment(tmp_path)) as service:
+        (folder,) = tmp_path.iterdir()
+        shown = (folder / "service.log").read_text(encoding="utf-8")
+        typed = re.search(r"^  \. \./.*?^$", shown, re.MULTILINE | re.DOTALL)
+        assert typed, shown
+        arguments = arguments_of_curl(typed[0], folder)
+        headers = dict(value.split(": ", 1) for option, value in pairwise(arguments) if option == "-H")
+        body = next(value for option, value in pairwise(arguments) if option == "-d")
+        url = next(value for value in arguments if value.startswith(service.url))
+        answer = httpx.request(arguments[1], url, content=body, headers=headers, trust_env=False)
+    assert answer.status_code == 201, answer.text
+    assert len(answer.json()["api_key"]) == 64
+
+
+def arguments_of_curl(script: str, folder: Path) -> list[str]:
+    """Runs a shell script in `folder` in which curl, which not every machine has, only tells its arguments."""
+    told = f"curl() {{ {sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))' \"$@\"; }}\n{script}"
+    ended = subprocess.run(["sh", "-c", told], cwd=folder, capture_output=True, text=True, timeout=30, check=True)
+    arguments: list[str] = json.loads(ended.stdout)
+    return arguments
 
 
 def test_the_texts_are_many_and_different() -> None:
