@@ -1,23 +1,21 @@
 """One suite for all providers, each against a local server that speaks its vendor's wire format.
 
-To add a provider: its wire format in tests/support/fake_provider/wire, and a line in VENDORS.
+To add a provider: its wire format in tests/support/fake_provider/wire, and a line in tests.support.vendors.VENDORS.
 """
 
 import asyncio
 import logging
 import socket
-import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import orjson
 import pytest
 
 from engine.llm import (
     Completion,
-    CompletionRequest,
     Endpoint,
     PermanentProviderError,
     ProviderError,
@@ -25,39 +23,14 @@ from engine.llm import (
     ProviderTimeout,
     QuotaExhausted,
     RateLimited,
-    Timeouts,
     TransientProviderError,
     UnusableAnswer,
     Usage,
 )
-from llm_workers.providers.http import HttpProvider
 from llm_workers.providers.registry import ProviderSet, Registry
 from tests.support.fake_provider import FakeProvider
 from tests.support.fake_provider.server import PLAIN_ANSWER
-
-KEY = "sk-very/secret+key=0123456789"
-SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
-
-
-@dataclass(frozen=True)
-class Vendor:
-    sdk: str
-    path: str
-    version: str = "x"
-    takes_attempt_id: bool = True
-
-    def endpoint(self, fake: FakeProvider, deployment: str = "m") -> Endpoint:
-        base = f"{fake.url}{self.path}"
-        return Endpoint(sdk=self.sdk, base_url=base, deployment=deployment, api_version=self.version, key=KEY)
-
-
-VENDORS = [
-    Vendor("OpenAI", "/v1"),
-    Vendor("AzureOpenAI", "", "2024-10-21"),
-    Vendor("ChatCompletionsClient", "/models", "2024-05-01-preview"),
-    Vendor("Anthropic", "", takes_attempt_id=False),
-    Vendor("Gemini", "", "v1beta", takes_attempt_id=False),
-]
+from tests.support.vendors import KEY, TINY, VENDORS, Vendor, answer, asked, complete, error, shown_by, wrong
 
 
 @pytest.fixture(scope="module")
@@ -76,41 +49,6 @@ def fake(server: FakeProvider) -> FakeProvider:
 @pytest.fixture(params=VENDORS, ids=lambda vendor: vendor.sdk)
 def vendor(request: pytest.FixtureRequest) -> Vendor:
     return request.param
-
-
-def asked(endpoint: Endpoint, **fields: Any) -> CompletionRequest:
-    values: dict[str, Any] = {"system": "Answer as JSON.", "user": '{"text": "hello"}', "temperature": 0.5}
-    return CompletionRequest(endpoint=endpoint, **{**values, "max_tokens": 50, "attempt_id": "attempt-1", **fields})
-
-
-def complete(*requests: CompletionRequest) -> list[Completion | BaseException]:
-    """The answers to the requests, one after the other, from one event loop's providers."""
-
-    async def run() -> list[Completion | BaseException]:
-        providers = ProviderSet(Registry())
-        try:
-            provider = await providers.get(requests[0].endpoint.sdk)
-            return [(await asyncio.gather(provider.complete(each), return_exceptions=True))[0] for each in requests]
-        finally:
-            await providers.aclose()
-
-    return asyncio.run(run())
-
-
-def answer(request: CompletionRequest) -> Completion:
-    (result,) = complete(request)
-    assert isinstance(result, Completion), result
-    return result
-
-
-def error(request: CompletionRequest) -> ProviderError:
-    (result,) = complete(request)
-    assert isinstance(result, ProviderError), repr(result)
-    return result
-
-
-def wrong(vendor: Vendor, fake: FakeProvider, fault: str, **fields: Any) -> ProviderError:
-    return error(asked(vendor.endpoint(fake, f"m!{fault}"), **fields))
 
 
 def test_completion(vendor: Vendor, fake: FakeProvider) -> None:
@@ -142,35 +80,6 @@ def test_no_system_prompt(vendor: Vendor, fake: FakeProvider) -> None:
     sent = orjson.dumps(call.body).decode()
     assert "null" not in sent
     assert "emperature" not in sent
-
-
-SHAPES: list[dict[str, Any]] = [
-    {},
-    {"response_format": "text"},
-    {"response_format": {"type": "json_schema", "schema": SCHEMA}},
-    {"system": ""},
-    {"temperature": None, "max_tokens": None},
-    {"system": "äöü 漢字 \u2028", "user": '"quoted" \\ \n end'},
-    {"max_tokens": 200_000},
-]
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("base_url", ["", "http://127.0.0.1:9/v1"])
-def test_the_sdk_would_send_the_same(vendor: Vendor, base_url: str, shape: dict[str, Any]) -> None:
-    """The body that goes out is the one the vendor's own client makes of the same arguments."""
-    if vendor.sdk in ("AzureOpenAI", "ChatCompletionsClient"):
-        base_url = base_url or "https://resource.example.com"
-    endpoint = Endpoint(sdk=vendor.sdk, base_url=base_url, deployment="m", api_version=vendor.version, key=KEY)
-    request = asked(endpoint, **shape)
-    provider = Registry().create(vendor.sdk)
-    assert isinstance(provider, HttpProvider)
-
-    rehearsal = provider.rehearse(request)
-
-    assert orjson.loads(rehearsal.body) == provider.body(request)
-    assert KEY not in repr(rehearsal)
-    assert KEY not in str(rehearsal.url)
 
 
 @pytest.mark.parametrize(
@@ -255,9 +164,6 @@ def test_retry_after_date(vendor: Vendor, fake: FakeProvider, seconds: int) -> N
 
     assert problem.retry_after is not None
     assert abs(problem.retry_after.total_seconds() - max(seconds, 0)) <= 1
-
-
-TINY = Timeouts(connect=0.25, read=0.25, total=0.6)
 
 
 @pytest.mark.parametrize(
@@ -374,16 +280,6 @@ def test_a_large_request(vendor: Vendor, fake: FakeProvider) -> None:
     assert fake.seen.total == 1
 
 
-def _texts(problem: BaseException) -> str:
-    """All that a log could show of an error: its chain with every repr, status, raw text."""
-    shown = ["".join(traceback.format_exception(problem))]
-    link: BaseException | None = problem
-    while link is not None:
-        shown += [repr(link), str(link), repr(vars(link)), repr(link.args)]
-        link = link.__cause__ or link.__context__
-    return "\n".join(shown)
-
-
 @pytest.mark.parametrize(
     "fault", ["none", "key", "status,code=500", "reset", "hang", "truncated", "refusal", "rate_limit"]
 )
@@ -396,7 +292,7 @@ def test_the_key_is_never_shown(
 
     (result,) = complete(request)
 
-    shown = caplog.text + repr(request) + (_texts(result) if isinstance(result, BaseException) else repr(result))
+    shown = caplog.text + repr(request) + (shown_by(result) if isinstance(result, BaseException) else repr(result))
     assert KEY not in shown
     assert fake.seen.total == 1
 
@@ -410,7 +306,7 @@ def test_a_malformed_http_answer_hides_the_key(vendor: Vendor) -> None:
         problem = error(asked(endpoint))
 
     assert isinstance(problem, TransientProviderError)
-    assert KEY not in _texts(problem)
+    assert KEY not in shown_by(problem)
 
 
 class _answering:  # noqa: N801 - reads as a verb in a with statement
@@ -420,8 +316,6 @@ class _answering:  # noqa: N801 - reads as a verb in a with statement
         self._data = data
 
     def __enter__(self) -> int:
-        import threading
-
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -443,99 +337,4 @@ def test_an_impossible_key(vendor: Vendor, fake: FakeProvider, key: str) -> None
     problem = error(asked(replace(vendor.endpoint(fake), key=key)))
 
     assert isinstance(problem, PermanentProviderError)
-    assert key not in _texts(problem)
-
-
-Send = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def body_for() -> Send:
-    """The body for a deployment at a base URL, by OpenAI's rules."""
-
-    def make(base_url: str, deployment: str, sdk: str = "OpenAI", version: str = "2024-10-21", **fields: Any) -> Any:
-        endpoint = Endpoint(sdk=sdk, base_url=base_url, deployment=deployment, api_version=version, key=KEY)
-        provider = Registry().create(sdk)
-        assert isinstance(provider, HttpProvider)
-        return provider.body(asked(endpoint, **fields))
-
-    return make
-
-
-def test_token_limit_by_endpoint(body_for: Send) -> None:
-    """OpenAI and recent Azure take max_completion_tokens, compatible servers max_tokens, reasoning models the newer."""
-    assert body_for("https://api.openai.com/v1", "gpt-4o")["max_completion_tokens"] == 50
-    assert body_for("", "gpt-4o")["max_completion_tokens"] == 50
-    assert body_for("http://localhost:8000/v1", "llama")["max_tokens"] == 50
-    assert body_for("https://openrouter.ai/api/v1", "openai/o3-mini")["max_completion_tokens"] == 50
-    assert body_for("https://r.example.com", "d", "AzureOpenAI")["max_completion_tokens"] == 50
-    assert body_for("https://r.example.com", "d", "AzureOpenAI", "2024-02-01")["max_tokens"] == 50
-    assert body_for("https://r.example.com", "d", "ChatCompletionsClient")["max_tokens"] == 50
-
-
-@pytest.mark.parametrize("deployment", ["o1", "o3-mini", "gpt-5", "gpt-5.1-mini", "openai/gpt-5"])
-def test_reasoning_models_get_no_temperature(body_for: Send, deployment: str) -> None:
-    """They refuse one."""
-    assert "temperature" not in body_for("https://api.openai.com/v1", deployment)
-
-
-@pytest.mark.parametrize("deployment", ["gpt-4o", "gpt-5-chat-latest", "omni", "llama-o3"])
-def test_other_models_get_it(body_for: Send, deployment: str) -> None:
-    """Names that only look alike do not count as reasoning models."""
-    assert body_for("https://api.openai.com/v1", deployment)["temperature"] == 0.5
-
-
-def test_json_mode_where_it_works(body_for: Send) -> None:
-    """JSON mode is asked for of vendors known to have it, if the prompts speak of JSON, which OpenAI insists on."""
-    assert body_for("https://api.openai.com/v1", "gpt-4o")["response_format"] == {"type": "json_object"}
-    assert "response_format" not in body_for("https://api.openai.com/v1", "gpt-4o", system="x", user="y")
-    assert "response_format" not in body_for("http://localhost:8000/v1", "llama")
-    assert "response_format" not in body_for("https://api.openai.com/v1", "gpt-4o", response_format="text")
-
-
-def test_json_schema_where_it_works(body_for: Send) -> None:
-    """A schema goes to every endpoint but those known to refuse it."""
-    wanted = {"type": "json_schema", "schema": SCHEMA}
-    sent = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
-    assert body_for("http://localhost:8000/v1", "llama", response_format=wanted)["response_format"] == sent
-    assert "response_format" not in body_for("https://api.deepseek.com", "d", response_format=wanted)
-
-
-def test_a_refused_parameter_is_left_out_from_then_on(fake: FakeProvider) -> None:
-    """A model that refuses a parameter fails once for each, as transient, and then answers."""
-    request = asked(VENDORS[0].endpoint(fake, "thinker"))
-
-    first, second, third = complete(request, request, request)
-
-    assert type(first) is TransientProviderError
-    assert "temperature" in str(first)
-    assert type(second) is TransientProviderError
-    assert isinstance(third, Completion)
-    assert fake.seen.calls[-1].body["max_completion_tokens"] == 50
-
-
-@pytest.mark.parametrize(
-    ("sdk", "endpoint"),
-    [
-        ("OpenAI", "{url}/v1/chat/completions"),
-        ("AzureOpenAI", "{url}/openai/deployments/other/chat/completions?api-version=2023-01-01"),
-        ("ChatCompletionsClient", "{url}/models/chat/completions?api-version=2024-05-01-preview"),
-        ("Anthropic", "{url}/v1/messages"),
-        ("Gemini", "{url}/v1beta"),
-    ],
-)
-def test_whole_urls_are_understood(fake: FakeProvider, sdk: str, endpoint: str) -> None:
-    """An endpoint that was copied with the call's path behind it works like the base URL."""
-    vendor = next(each for each in VENDORS if each.sdk == sdk)
-
-    result = answer(asked(replace(vendor.endpoint(fake), base_url=endpoint.format(url=fake.url))))
-
-    assert result.text == PLAIN_ANSWER
-
-
-def test_the_test_provider() -> None:
-    """It answers a small JSON object at once, without key or network, tokens 1/1."""
-    result = answer(asked(Endpoint(sdk="test", base_url="http://nowhere", deployment="m")))
-
-    assert isinstance(orjson.loads(result.text), dict)
-    assert result.usage == Usage(input_tokens=1, output_tokens=1)
+    assert key not in shown_by(problem)

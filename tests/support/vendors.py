@@ -1,0 +1,80 @@
+"""The vendors whose providers are tested, and calls to the fake provider by each of them."""
+
+import asyncio
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from engine.llm import Completion, CompletionRequest, Endpoint, ProviderError, Timeouts
+from llm_workers.providers.registry import ProviderSet, Registry
+from tests.support.fake_provider import FakeProvider
+
+KEY = "sk-very/secret+key=0123456789"
+SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+
+
+@dataclass(frozen=True)
+class Vendor:
+    sdk: str
+    path: str
+    version: str = "x"
+    takes_attempt_id: bool = True
+
+    def endpoint(self, fake: FakeProvider, deployment: str = "m") -> Endpoint:
+        base = f"{fake.url}{self.path}"
+        return Endpoint(sdk=self.sdk, base_url=base, deployment=deployment, api_version=self.version, key=KEY)
+
+
+VENDORS = [
+    Vendor("OpenAI", "/v1"),
+    Vendor("AzureOpenAI", "", "2024-10-21"),
+    Vendor("ChatCompletionsClient", "/models", "2024-05-01-preview"),
+    Vendor("Anthropic", "", takes_attempt_id=False),
+    Vendor("Gemini", "", "v1beta", takes_attempt_id=False),
+]
+TINY = Timeouts(connect=0.25, read=0.25, total=0.6)
+
+
+def asked(endpoint: Endpoint, **fields: Any) -> CompletionRequest:
+    values: dict[str, Any] = {"system": "Answer as JSON.", "user": '{"text": "hello"}', "temperature": 0.5}
+    return CompletionRequest(endpoint=endpoint, **{**values, "max_tokens": 50, "attempt_id": "attempt-1", **fields})
+
+
+def complete(*requests: CompletionRequest) -> list[Completion | BaseException]:
+    """The answers to the requests, one after the other, from one event loop's providers."""
+
+    async def run() -> list[Completion | BaseException]:
+        providers = ProviderSet(Registry())
+        try:
+            provider = await providers.get(requests[0].endpoint.sdk)
+            return [(await asyncio.gather(provider.complete(each), return_exceptions=True))[0] for each in requests]
+        finally:
+            await providers.aclose()
+
+    return asyncio.run(run())
+
+
+def answer(request: CompletionRequest) -> Completion:
+    (result,) = complete(request)
+    assert isinstance(result, Completion), result
+    return result
+
+
+def error(request: CompletionRequest) -> ProviderError:
+    (result,) = complete(request)
+    assert isinstance(result, ProviderError), repr(result)
+    return result
+
+
+def wrong(vendor: Vendor, fake: FakeProvider, fault: str, **fields: Any) -> ProviderError:
+    return error(asked(vendor.endpoint(fake, f"m!{fault}"), **fields))
+
+
+def shown_by(problem: BaseException) -> str:
+    """All that a log could show of an error: its chain with every repr, status, raw text."""
+    shown = ["".join(traceback.format_exception(problem))]
+    link: BaseException | None = problem
+    while link is not None:
+        shown += [repr(link), str(link), repr(vars(link)), repr(link.args)]
+        link = link.__cause__ or link.__context__
+    return "\n".join(shown)
