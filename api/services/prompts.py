@@ -54,7 +54,7 @@ class PromptFilter:
 
 
 class PromptService:
-    """Synchronous. Callers see public prompts and their own, an admin all. `forget` drops what is remembered of any."""
+    """Synchronous. Callers see public prompts and their own, an admin all. `forget` drops what is remembered."""
 
     def __init__(
         self,

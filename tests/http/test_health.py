@@ -113,9 +113,9 @@ class BrokenPlugIns:
 
 def test_ready_reports_broken_plug_ins(tmp_path: Path, storage_servers: Servers) -> None:
     """A provider plug-in that cannot be loaded is named in readiness, and keeps nothing else from working."""
-    with fresh_database(SQLITE, storage_servers, tmp_path) as database:
-        with running_api(database.open(), registry=BrokenPlugIns()) as api:
-            answer = api.http.get("/health/ready")
+    fresh = fresh_database(SQLITE, storage_servers, tmp_path)
+    with fresh as database, running_api(database.open(), registry=BrokenPlugIns()) as api:
+        answer = api.http.get("/health/ready")
     assert answer.status_code == 200
     providers = answer.json()["checks"]["providers"]
     assert providers == {"status": "degraded", "problems": {"acme": "ImportError: no module named acme"}}

@@ -1,0 +1,135 @@
+"""Clients over HTTP: contract, sections 2 and 4."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from engine.records.values import WorkerScope, WorkerStatus
+from tests.support.api import Api, Headers
+from tests.support.factories import make_running_worker, make_worker
+
+
+def path_of(client: Headers) -> str:
+    return f"/clients/{client['client_id']}"
+
+
+def test_a_new_client_has_its_key_shown_once(api: Api) -> None:
+    """POST is 201 with api_key, 64 hex characters, which no other answer shows; the client is enabled."""
+    answer = api.http.post("/clients", json={"name": "shop"}, headers=api.admin)
+    assert answer.status_code == 201
+    made = answer.json()
+    assert re.fullmatch(r"[0-9a-f]{64}", made["api_key"])
+    assert (made["name"], made["enabled"], made["_metadata"]["createdBy"]) == ("shop", True, "admin")
+    shown = api.http.get(f"/clients/{made['clientId']}", headers=api.admin)
+    listed = api.http.get("/clients", headers=api.admin)
+    assert shown.json() == {name: value for name, value in made.items() if name not in ("api_key", "apiKey")}
+    assert listed.json() == [shown.json()]
+    assert made["api_key"] not in shown.text + listed.text
+
+
+def test_the_key_is_not_stored(api: Api, client: Headers) -> None:
+    """The database holds keyed hashes only."""
+    stored = api.storage.clients.get(client["client_id"])
+    assert stored is not None
+    kept = (stored.key_lookup, stored.key_salt, stored.key_hash)
+    assert client["client_api_key"] not in kept
+    assert not any(value in repr(stored) for value in kept)
+
+
+@pytest.mark.parametrize("name", ["", "n" * 256, None, 5, ["n"]])
+def test_a_name_has_1_to_255_characters(local_api: Api, name: object) -> None:
+    """A name that is empty, too long or no text is 422."""
+    assert local_api.http.post("/clients", json={"name": name}, headers=local_api.admin).status_code == 422
+
+
+def test_patch_changes_what_is_given(api: Api, client: Headers) -> None:
+    """PATCH changes name and enabled, each alone; what is not given or null stays."""
+    http, path = api.http, path_of(client)
+    renamed = http.patch(path, json={"name": "new", "enabled": None}, headers=api.admin)
+    assert (renamed.status_code, renamed.json()["name"], renamed.json()["enabled"]) == (200, "new", True)
+    disabled = http.patch(path, json={"enabled": False}, headers=api.admin).json()
+    assert (disabled["name"], disabled["enabled"], disabled["_metadata"]["updatedBy"]) == ("new", False, "admin")
+
+
+def test_an_empty_patch_changes_nothing(api: Api, client: Headers) -> None:
+    """An empty PATCH is 200 and leaves the client as it was, updatedAt included."""
+    before = api.http.get(path_of(client), headers=api.admin).json()
+    answer = api.http.patch(path_of(client), json={}, headers=api.admin)
+    assert (answer.status_code, answer.json()) == (200, before)
+
+
+def test_toggle_inverts_enabled(api: Api, client: Headers) -> None:
+    """toggle disables and enables again; the key works again then."""
+    path = f"{path_of(client)}/toggle"
+    assert api.http.post(path, headers=api.admin).json()["enabled"] is False
+    assert api.http.get("/prompts", headers=client).status_code == 401
+    assert api.http.post(path, headers=api.admin).json()["enabled"] is True
+    assert api.http.get("/prompts", headers=client).status_code == 200
+
+
+def test_rotating_replaces_the_key_at_once(api: Api, client: Headers) -> None:
+    """rotate-key is 200 {clientId, api_key}; the old key stops at once, the new one works."""
+    assert api.http.get("/prompts", headers=client).status_code == 200
+    answer = api.http.post(f"{path_of(client)}/rotate-key", headers=api.admin)
+    assert answer.status_code == 200
+    rotated = answer.json()
+    assert rotated["clientId"] == client["client_id"]
+    assert rotated["api_key"] == rotated["apiKey"] != client["client_api_key"]
+    assert api.http.get("/prompts", headers=client).status_code == 401
+    assert api.http.get("/prompts", headers={**client, "client_api_key": rotated["api_key"]}).status_code == 200
+
+
+def test_a_deleted_client_is_gone(api: Api, client: Headers) -> None:
+    """DELETE is 204 and soft; afterwards every read and change is 404 and the list is without it."""
+    assert api.http.delete(path_of(client), headers=api.admin).status_code == 204
+    for method, path in (
+        ("GET", ""),
+        ("PATCH", ""),
+        ("DELETE", ""),
+        ("POST", "/toggle"),
+        ("POST", "/rotate-key"),
+    ):
+        body = {} if method == "PATCH" else None
+        answer = api.http.request(method, path_of(client) + path, json=body, headers=api.admin)
+        assert answer.status_code == 404
+        assert "not found" in answer.json()["detail"]
+    assert api.http.get("/clients", headers=api.admin).json() == []
+
+
+@pytest.mark.parametrize("way", ["toggle", "patch", "delete"])
+def test_disabling_or_deleting_a_client_stops_its_workers(api: Api, way: str) -> None:
+    """A client's running workers are stopped with it, on whichever replica; nobody else's are."""
+    client, other = api.new_client(), api.new_client()
+    mine = [make_running_worker(client_id=client["client_id"]) for _ in range(3)]
+    idle = make_worker(client_id=client["client_id"])
+    theirs = make_running_worker(client_id=other["client_id"])
+    shared = make_running_worker(client_id=client["client_id"], scope=WorkerScope.ALL)
+    for worker in (*mine, idle, theirs, shared):
+        api.storage.workers.add(worker)
+    if way == "toggle":
+        api.http.post(f"{path_of(client)}/toggle", headers=api.admin)
+    elif way == "patch":
+        api.http.patch(path_of(client), json={"enabled": False}, headers=api.admin)
+    else:
+        api.http.delete(path_of(client), headers=api.admin)
+    assert {worker.id for worker in api.storage.workers.running()} == {theirs.id, shared.id}
+    for worker in mine:
+        stored = api.storage.workers.get(worker.id)
+        assert stored is not None
+        assert (stored.status, stored.lease, stored.thread_id, stored.started_at) == (
+            WorkerStatus.STOPPED,
+            None,
+            None,
+            None,
+        )
+        assert replace(stored.metadata, updated_at=None, updated_by=None) == worker.metadata
+    assert api.control.nudges == 1
+
+
+def test_enabling_or_renaming_a_client_leaves_its_workers_alone(api: Api, client: Headers) -> None:
+    """Only disabling stops workers."""
+    worker = make_running_worker(client_id=client["client_id"])
+    api.storage.workers.add(worker)
+    api.http.patch(path_of(client), json={"name": "new"}, headers=api.admin)
+    assert [running.id for running in api.storage.workers.running()] == [worker.id]
