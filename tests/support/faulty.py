@@ -1,6 +1,7 @@
 """A storage in which the n-th operation goes wrong: faults are injected through the port, on any back-end."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -44,6 +45,7 @@ class Faulty:
     def __init__(self, inner: Storage, plan: Plan) -> None:
         self.count = 0
         self.log: list[str] = []
+        self._at: list[float] = []
         self._inner = inner
         self._plan = plan
         self._lock = threading.Lock()
@@ -54,11 +56,16 @@ class Faulty:
         self.server_time = inner.server_time
         self.close = inner.close
 
+    def instants(self, name: str) -> list[float]:
+        """When, on the steady clock, the operations of that name were asked for."""
+        return [at for at, logged in zip(self._at, self.log, strict=False) if logged == name]
+
     def run(self, name: str, operation: Callable[[], Any]) -> Any:
         """Do one operation as the plan has it."""
         with self._lock:
             self.count += 1
             self.log.append(name)
+            self._at.append(time.monotonic())
             struck = self._plan.fault is not None and self._plan.hit <= self.count <= self._plan.until
         if not struck:
             try:

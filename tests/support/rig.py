@@ -123,7 +123,9 @@ def new_job(clock: Clock, client: str = "client-a", **fields: Any) -> Job:
     return Job(**{**values, **fields})
 
 
-def new_worker(clock: Clock, *, capacity: int = 4, scope: WorkerScope = WorkerScope.ALL, **fields: Any) -> Worker:
+def new_worker(
+    clock: Clock, *, capacity: int = 4, poll: int = 1, scope: WorkerScope = WorkerScope.ALL, **fields: Any
+) -> Worker:
     """A worker that shall run and that nobody runs yet."""
     values: dict[str, Any] = {
         "id": IDS.new(),
@@ -131,7 +133,7 @@ def new_worker(clock: Clock, *, capacity: int = 4, scope: WorkerScope = WorkerSc
         "client_id": "client-a",
         "scope": scope,
         "status": WorkerStatus.RUNNING,
-        "config": WorkerConfig(poll_interval=1, max_items_per_batch=capacity),
+        "config": WorkerConfig(poll_interval=poll, max_items_per_batch=capacity),
         "metadata": Metadata(created_at=clock.now(), created_by="admin"),
     }
     return Worker(**{**values, **fields})
