@@ -123,7 +123,7 @@ def install(settings: Settings) -> Installation:
             clock=clock,
             ids=ids,
             hop=hop,
-            timeouts=Timeouts(total=settings.attempt_timeout_seconds),
+            timeouts=Timeouts(read=settings.attempt_timeout_seconds, total=settings.attempt_timeout_seconds),
         )
 
     pool = build_pool(
@@ -248,15 +248,13 @@ def _listen(settings: Settings) -> socket.socket:
 
 def _installed(settings: Settings) -> Installation:
     """Waits a little for a database that starts at the same time."""
-    for attempt in range(1, _OPENING_ATTEMPTS + 1):
+    for attempt in range(1, _OPENING_ATTEMPTS):
         try:
             return install(settings)
         except StorageUnavailable as error:
             log.warning("database_away", attempt=attempt, of=_OPENING_ATTEMPTS, reason=str(error))
-            if attempt == _OPENING_ATTEMPTS:
-                raise
             time.sleep(_OPENING_PAUSE_SECONDS)
-    raise AssertionError("unreachable")
+    return install(settings)
 
 
 if __name__ == "__main__":
