@@ -24,7 +24,7 @@ from fastapi import FastAPI
 from api.app import build_api
 from api.services.wiring import Services, build_services
 from api.settings import ApiSettings
-from config import Settings, SettingsError, dev_banner, load_settings
+from config import SECRET_NAMES, Settings, SettingsError, dev_banner, load_settings
 from engine.errors import MetasyncError, StorageUnavailable
 from engine.jobs.retry import RetryPolicy
 from engine.jobs.signals import JobSignals
@@ -112,7 +112,7 @@ def install(settings: Settings) -> Installation:
     ids, signals, registry = ObjectIds(), JobSignals(), Registry()
     threads = ThreadPoolExecutor(_STORAGE_THREADS, thread_name_prefix="storage")
     hop = ThreadHop(threads)
-    provider_secrets = ProviderSecrets(reserved=settings.secret_values())
+    provider_secrets = ProviderSecrets(reserved=SECRET_NAMES)
 
     def make_handler() -> CompletionHandler:
         return CompletionHandler(
