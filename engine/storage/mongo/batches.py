@@ -14,13 +14,15 @@ from datetime import datetime, timedelta
 
 from pymongo.errors import PyMongoError
 
-from engine.errors import StorageError
+from engine.errors import MetasyncError, StorageUnavailable
 from engine.storage.codec import certain_instant
-from engine.storage.mongo.connection import Document, Documents
-from engine.storage.mongo.faults import guarded
+from engine.storage.mongo.connection import FOLLOWED, Document, Documents
+from engine.storage.mongo.faults import OutcomeUnknown, guarded, make_durable
 
 GIVEN_UP_AFTER = timedelta(minutes=1)
 """From when on a batch without its anchor is taken for one that nobody is inserting any more."""
+_PART = 1000
+"""Jobs per command: the driver's time limit is for a command, not for ten thousand jobs."""
 _WATCH_SECONDS = 60.0
 _BETWEEN_LOOKS = 1.0
 _REMEMBERED = 20_000
@@ -43,6 +45,7 @@ class Batches:
 
     def __init__(self, jobs: Documents, clock: Callable[[], float] = time.monotonic) -> None:
         self._jobs = jobs
+        self._followed = jobs.with_options(write_concern=FOLLOWED)
         self._clock = clock
         self._lock = threading.Lock()
         self._whole: OrderedDict[str, None] = OrderedDict()
@@ -57,8 +60,12 @@ class Batches:
         try:
             if not self._inserted(documents):
                 self._complete(documents, anchor)
-        except StorageError:
+        except StorageUnavailable:
             self._doubt(documents, anchor)
+            raise
+        except MetasyncError:
+            self._doubt(documents, anchor)
+            self.look_after_doubts()
             raise
         with self._lock:
             self._doubts.pop(anchor, None)
@@ -90,10 +97,13 @@ class Batches:
         return missing
 
     def _inserted(self, documents: Sequence[Document]) -> bool:
-        """Whether nothing stood in the way."""
+        """Whether nothing stood in the way. A large batch goes in parts, of which only the last waits for the disk."""
         try:
-            guarded(lambda: self._jobs.insert_many(documents, ordered=True))
-        except PyMongoError:  # only a duplicate comes through: some of them exist already
+            for start in range(0, len(documents), _PART):
+                part = documents[start : start + _PART]
+                jobs = self._jobs if part[-1] is documents[-1] else self._followed
+                _insert(jobs, part)
+        except (PyMongoError, OutcomeUnknown):  # of the driver's only a duplicate: some of them exist already
             return False
         return True
 
@@ -109,6 +119,7 @@ class Batches:
         for document in documents:
             if document["_id"] not in known:
                 self._put(document)
+        make_durable(self._jobs)
 
     def _adopt(self, ids: Sequence[str], lost: Collection[str], anchor: str) -> None:
         query = {"_id": {"$in": list(ids)}, "anchor": {"$in": list(lost)}}
@@ -148,3 +159,7 @@ class Batches:
                 return
         others = [job_id for job_id in job_ids if job_id != anchor]
         guarded(lambda: self._jobs.delete_many({"_id": {"$in": others}, "anchor": anchor}))
+
+
+def _insert(jobs: Documents, documents: Sequence[Document]) -> None:
+    guarded(lambda: jobs.insert_many(documents, ordered=True))

@@ -4,7 +4,6 @@ Ten times faster than one find-and-modify per job, and flat in the length of the
 turns: they would only take the jobs from under each other.
 """
 
-import contextlib
 import threading
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,7 +15,7 @@ from engine.storage.codec import Line
 from engine.storage.mongo.batches import Batches
 from engine.storage.mongo.connection import Document, Documents
 from engine.storage.mongo.documents import read_job
-from engine.storage.mongo.faults import OutcomeUnknown, guarded
+from engine.storage.mongo.faults import OutcomeUnknown, guarded, make_durable
 from engine.storage.mongo.marks import Marks
 from engine.storage.mongo.places import Places
 from engine.storage.mongo.predicates import claim_order, ready
@@ -41,8 +40,10 @@ class Claims:
                 return []
             stamp = new_uuid()
             with self._marks.writing(document["bucket"] for document in found):
-                self._take(request, [document["_id"] for document in found], stamp, now)
+                certain = self._take(request, [document["_id"] for document in found], stamp, now)
                 taken = self._taken([document["_id"] for document in found], stamp)
+                if not certain:
+                    make_durable(self._jobs)
         self._places.note(taken)
         jobs = [read_job(document) for document in taken]
         return sorted(jobs, key=lambda job: (job.priority, job.id))
@@ -64,7 +65,8 @@ class Claims:
         order = claim_order(request.filter)
         return guarded(lambda: list(self._jobs.find(condition, _NEEDED).sort(order).limit(request.limit)))
 
-    def _take(self, request: ClaimRequest, ids: Sequence[str], stamp: str, now: datetime) -> None:
+    def _take(self, request: ClaimRequest, ids: Sequence[str], stamp: str, now: datetime) -> bool:
+        """Whether the server could tell that it was done; reading back tells what was taken in any case."""
         values = {
             "status": str(JobState.PROCESSING),
             "line": str(Line.LEASED),
@@ -76,8 +78,11 @@ class Claims:
         }
         condition = {"_id": {"$in": list(ids)}, **ready(request.filter)}
         update = {"$set": values, "$inc": {"token": 1, "revision": 1}}
-        with contextlib.suppress(OutcomeUnknown):  # reading back tells what was taken
+        try:
             guarded(lambda: self._jobs.update_many(condition, update))
+        except OutcomeUnknown:
+            return False
+        return True
 
     def _taken(self, ids: Sequence[str], stamp: str) -> list[Document]:
         return guarded(lambda: list(self._jobs.find({"_id": {"$in": list(ids)}, "stamp": stamp})))

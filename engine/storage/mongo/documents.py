@@ -9,7 +9,7 @@ Fields that a partial index asks for are absent where they would be empty. Amoun
 so that neither a job's nor a bucket's sum outgrows what the server adds exactly.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +31,11 @@ _MONEY = ("inputCost", "outputCost")
 _OPTIONAL = ("id", "references", "wakeAt")
 
 LIVE: Document = {"_metadata.isDeleted": False}
+
+
+def possible(ids: Iterable[str]) -> list[str]:
+    """Those that can be an id at all; the driver refuses texts that are not Unicode, such as half a surrogate pair."""
+    return [each for each in ids if each.isascii()]
 
 
 def stored_job(job: Job, now: datetime) -> Document:

@@ -7,9 +7,10 @@ repeated after a throttle, and looked up after an unknown outcome.
 import re
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bson.errors import BSONError
+from pymongo.collection import Collection
 from pymongo.errors import (
     BulkWriteError,
     ConfigurationError,
@@ -66,6 +67,14 @@ def guarded(operation: Callable[[], T]) -> T:
             if wait is None or time.monotonic() + wait > deadline:
                 raise translated(error) from error
             time.sleep(wait)
+
+
+def make_durable(collection: Collection[dict[str, Any]]) -> None:
+    """Returns when all that was written before is durable: for answering a write that was only found to be there.
+
+    A durable write that changes nothing waits for the log like any other.
+    """
+    guarded(lambda: collection.update_one({"_id": ""}, {"$set": {"stamp": ""}}))
 
 
 def translated(error: PyMongoError) -> MetasyncError:

@@ -13,7 +13,7 @@ from engine.storage.codec import Line, instant
 from engine.storage.mongo.batches import Batches
 from engine.storage.mongo.claims import Claims
 from engine.storage.mongo.connection import Document
-from engine.storage.mongo.documents import LIVE, read_job, stored_job
+from engine.storage.mongo.documents import LIVE, possible, read_job, stored_job
 from engine.storage.mongo.edits import Edits
 from engine.storage.mongo.faults import guarded
 from engine.storage.mongo.idempotency import Idempotency
@@ -125,7 +125,7 @@ class MongoJobQueue:
     def get_many(self, job_ids: Sequence[str]) -> dict[str, Job]:
         if not job_ids:
             return {}
-        jobs = self._read({"_id": {"$in": list(job_ids)}, **LIVE}, None, Page(limit=0))
+        jobs = self._read({"_id": {"$in": possible(job_ids)}, **LIVE}, None, Page(limit=0))
         return {job.id: job for job in jobs}
 
     def compare_and_set(self, jobs: Sequence[Job], now: datetime) -> list[bool]:

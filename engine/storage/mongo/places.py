@@ -30,7 +30,7 @@ class Places:
         """The buckets of those of the jobs that exist."""
         with self._lock:
             known = {job_id: self._known[job_id] for job_id in job_ids if job_id in self._known}
-        unknown = [job_id for job_id in job_ids if job_id not in known]
+        unknown = [job_id for job_id in job_ids if job_id not in known and job_id.isascii()]
         if not unknown:
             return set(known.values())
         found = guarded(lambda: list(self._jobs.find({"_id": {"$in": unknown}}, {"bucket": 1})))

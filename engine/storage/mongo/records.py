@@ -15,8 +15,8 @@ from engine.jobs.queue import Page
 from engine.records.store import Where
 from engine.records.values import Prompt, Worker, WorkerStatus
 from engine.storage.mongo.connection import Document
-from engine.storage.mongo.documents import LIVE
-from engine.storage.mongo.faults import OutcomeUnknown, guarded
+from engine.storage.mongo.documents import LIVE, possible
+from engine.storage.mongo.faults import OutcomeUnknown, guarded, make_durable
 from engine.storage.record_codec import PROMPTS, WORKERS, Kind, Record
 from utilities.ids import ObjectIds, new_uuid
 
@@ -43,13 +43,12 @@ class MongoRecords(Generic[R]):
             raise self._duplicate() from error
 
     def get(self, record_id: str) -> R | None:
-        document = guarded(lambda: self._records.find_one({"_id": record_id, **LIVE}))
-        return None if document is None else self._kind.from_document(document)
+        return self.get_many([record_id]).get(record_id)
 
     def get_many(self, record_ids: Sequence[str]) -> dict[str, R]:
         if not record_ids:
             return {}
-        query = {"_id": {"$in": list(record_ids)}, **LIVE}
+        query = {"_id": {"$in": possible(record_ids)}, **LIVE}
         return {record.id: record for record in self._read(query, Page(limit=0), in_order=False)}
 
     def compare_and_set(self, record: R) -> bool:
@@ -77,7 +76,9 @@ class MongoRecords(Generic[R]):
     def _is_stored(self, document: Document) -> bool:
         """Whether this very write has been done."""
         query = {"_id": document["_id"], "stamp": document["stamp"]}
-        return guarded(lambda: self._records.find_one(query, {"_id": 1})) is not None
+        found = guarded(lambda: self._records.find_one(query, {"_id": 1}))
+        make_durable(self._records)
+        return found is not None
 
     def _duplicate(self) -> Duplicate:
         return Duplicate(f"{self._kind.noun} already exists")

@@ -12,9 +12,9 @@ from engine.jobs.outcome import Settlement
 from engine.jobs.queue import Hold
 from engine.storage.codec import Line
 from engine.storage.mongo.connection import Document, Documents
-from engine.storage.mongo.documents import LIVE, read_job, stored_attempt, stored_totals
+from engine.storage.mongo.documents import LIVE, possible, read_job, stored_attempt, stored_totals
 from engine.storage.mongo.edits import Edits
-from engine.storage.mongo.faults import OutcomeUnknown, guarded
+from engine.storage.mongo.faults import OutcomeUnknown, guarded, make_durable
 from engine.storage.mongo.marks import Marks
 from engine.storage.mongo.outcomes import guard, settled_or_known, update
 from engine.storage.mongo.places import Places
@@ -38,18 +38,21 @@ class Settlements:
             if self._written(settlements, now) == len(settlements):
                 return [True] * len(settlements)
             found = self._read([one.job_id for one in settlements])
+            make_durable(self._jobs)
             return [self._settled(found.get(one.job_id), one, now) for one in settlements]
 
     def _written(self, settlements: Sequence[Settlement], now: datetime) -> int | None:
         """How many were written; None where the server cannot tell."""
-        writes = [UpdateOne(guard(one, now), update(one, now)) for one in settlements]
+        writes = [UpdateOne(guard(one, now), update(one, now)) for one in settlements if possible([one.job_id])]
+        if not writes:
+            return 0
         try:
             return guarded(lambda: self._jobs.bulk_write(writes, ordered=False)).matched_count
         except OutcomeUnknown:
             return None
 
     def _read(self, job_ids: Sequence[str]) -> dict[str, Job]:
-        query = {"_id": {"$in": list(job_ids)}, **LIVE}
+        query = {"_id": {"$in": possible(job_ids)}, **LIVE}
         return {document["_id"]: read_job(document) for document in guarded(lambda: list(self._jobs.find(query)))}
 
     def _settled(self, job: Job | None, settlement: Settlement, now: datetime) -> bool:
@@ -106,7 +109,7 @@ class Settlements:
         raise StorageUnavailable(f"job {job_id} is written to all the time")
 
     def _even_deleted(self, job_id: str) -> Document | None:
-        query = {"_id": job_id, "_metadata": {"$exists": True}}
+        query = {"_id": {"$in": possible([job_id])}, "_metadata": {"$exists": True}}
         return guarded(lambda: self._jobs.find_one(query))
 
     def _booked(self, job: Job) -> bool:
@@ -117,7 +120,7 @@ class Settlements:
 
 
 def _held(ids: Sequence[str], token: int) -> Document:
-    return {"_id": {"$in": list(ids)}, "token": token, "line": str(Line.LEASED)}
+    return {"_id": {"$in": possible(ids)}, "token": token, "line": str(Line.LEASED)}
 
 
 def _attempted(write: Callable[[], int]) -> int | None:
