@@ -1,0 +1,51 @@
+"""Answers are built as plain dicts; these tests hold them to the models that the OpenAPI document shows."""
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from api.models.base import Answer
+from api.models.clients import ClientCreateResponse, ClientResponse, ClientRotateKeyResponse
+from api.models.models import ModelCreateResponse, ModelResponse
+from api.models.prompt_flows import PromptFlowResponse
+from api.models.prompts import PromptResponse
+from tests.support.api import Api, Headers, model_body
+
+
+def assert_fits(body: dict[str, Any], model: type[Answer]) -> None:
+    """`body` has exactly the fields of `model`, and each is valid."""
+    assert set(body) == {field.alias or name for name, field in model.model_fields.items()}
+    TypeAdapter(model).validate_python(body)
+
+
+def test_client_answers_fit(api: Api) -> None:
+    """Create, read, change and rotate answer exactly what is documented."""
+    made = api.http.post("/clients", json={"name": "n"}, headers=api.admin).json()
+    path = f"/clients/{made['clientId']}"
+    assert_fits(made, ClientCreateResponse)
+    assert_fits(api.http.get(path, headers=api.admin).json(), ClientResponse)
+    assert_fits(api.http.patch(path, json={"name": "m"}, headers=api.admin).json(), ClientResponse)
+    assert_fits(api.http.post(f"{path}/toggle", headers=api.admin).json(), ClientResponse)
+    assert_fits(api.http.post(f"{path}/rotate-key", headers=api.admin).json(), ClientRotateKeyResponse)
+
+
+def test_model_answers_fit(api: Api) -> None:
+    """Create and read answer exactly what is documented."""
+    made = api.http.post("/models", json=model_body(), headers=api.admin).json()
+    assert_fits(made, ModelCreateResponse)
+    assert_fits(api.http.get(f"/models/{made['model_id']}", headers=api.admin).json(), ModelResponse)
+    assert_fits(api.http.get("/models", headers=api.admin).json()[0], ModelResponse)
+
+
+def test_prompt_answers_fit(api: Api, client: Headers) -> None:
+    """Create and list answer exactly what is documented, texts and numbers as versions."""
+    assert_fits(api.new_prompt(client), PromptResponse)
+    assert_fits(api.new_prompt(client, version="v"), PromptResponse)
+    assert_fits(api.http.get("/prompts", headers=client).json()[0], PromptResponse)
+
+
+def test_flow_answers_fit(api: Api, client: Headers) -> None:
+    """Create and list answer exactly what is documented."""
+    body = {"name": "f", "promptIds": ["a"]}
+    assert_fits(api.http.post("/prompt-flows", json=body, headers=client).json(), PromptFlowResponse)
+    assert_fits(api.http.get("/prompt-flows", headers=client).json()[0], PromptFlowResponse)
