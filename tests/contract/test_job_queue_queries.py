@@ -1,6 +1,5 @@
 """Lists, counts, sums and idempotency records on every back-end."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -8,9 +7,9 @@ from decimal import Decimal
 import pytest
 
 from engine.jobs.changes import after_event, deleted
-from engine.jobs.job import ZERO, Job, totals_of
+from engine.jobs.job import Job, totals_of
 from engine.jobs.outcome import Completed, DeadLettered, Retried
-from engine.jobs.queue import ClaimFilter, ClaimRequest, IdempotencyRecord, JobQuery, Page, SummaryRow
+from engine.jobs.queue import ClaimFilter, ClaimRequest, IdempotencyRecord, JobQuery, Page
 from engine.jobs.references import filter_texts
 from engine.jobs.states import Event, JobState
 from engine.records.store import Storage
@@ -27,6 +26,7 @@ from tests.support.factories import (
     make_jobs,
     settlement,
 )
+from tests.support.queue_model import by_key, summary_of
 
 SPECIMENS = [
     {"operation": "a", "model": "m", "priority": 1, "client_reference": {"env": "prod", "n": 5}},
@@ -84,7 +84,7 @@ def test_summary_of_every_query(storage: Storage) -> None:
     jobs = stored_specimens(storage)
     for fields, expected in QUERIES:
         query = JobQuery(**fields)
-        assert as_dict(storage.jobs.summary(query)) == expected_summary(jobs[place] for place in expected), query
+        assert by_key(storage.jobs.summary(query)) == summary_of(jobs[place] for place in expected), query
 
 
 def test_pages(storage: Storage) -> None:
@@ -118,38 +118,6 @@ def test_any_text_is_just_a_text(storage: Storage, text: str) -> None:
     assert len(storage.jobs.claim(ClaimRequest(filter=wanted, owner="o", expires_at=NOW, limit=5), NOW)) == 1
 
 
-Key = tuple[JobState, frozenset[str]]
-
-
-def as_dict(rows: Iterable[SummaryRow]) -> dict[Key, SummaryRow]:
-    """Rows by what they are of; each pair of status and currencies has one."""
-    listed = list(rows)
-    found = {(row.status, row.currencies): row for row in listed}
-    assert len(found) == len(listed)
-    return found
-
-
-def expected_summary(jobs: Iterable[Job]) -> dict[Key, SummaryRow]:
-    groups: dict[Key, list[Job]] = {}
-    for job in jobs:
-        groups.setdefault((job.status, job.totals.currencies), []).append(job)
-    return {key: _expected_row(key, group) for key, group in groups.items()}
-
-
-def _expected_row(key: Key, jobs: list[Job]) -> SummaryRow:
-    return SummaryRow(
-        status=key[0],
-        currencies=key[1],
-        count=len(jobs),
-        measured=sum(job.totals.calls > 0 for job in jobs),
-        input_tokens=sum(job.totals.input_tokens for job in jobs),
-        output_tokens=sum(job.totals.output_tokens for job in jobs),
-        duration=sum(job.totals.duration for job in jobs),
-        input_cost=sum((job.totals.input_cost for job in jobs), ZERO),
-        output_cost=sum((job.totals.output_cost for job in jobs), ZERO),
-    )
-
-
 def test_summary_follows_every_change(storage: Storage) -> None:
     """After every kind of write the summary is the sum over the jobs as they are."""
     storage.jobs.insert([make_job(model=model, client_reference={"n": place}) for place, model in enumerate("mmmnnn")])
@@ -180,9 +148,9 @@ def test_summary_follows_every_change(storage: Storage) -> None:
 def check_summaries(storage: Storage) -> None:
     for fields in ({}, {"client_id": CLIENT}, {"client_id": CLIENT, "model": "m"}, {"operation": "new"}):
         query = JobQuery(**fields)
-        assert as_dict(storage.jobs.summary(query)) == expected_summary(storage.jobs.find(query, Page())), query
+        assert by_key(storage.jobs.summary(query)) == summary_of(storage.jobs.find(query, Page())), query
         by_priority = replace(query, priority=5)
-        assert as_dict(storage.jobs.summary(by_priority)) == as_dict(storage.jobs.summary(query))
+        assert by_key(storage.jobs.summary(by_priority)) == by_key(storage.jobs.summary(query))
 
 
 def test_sums_are_exact_beyond_64_bits(storage: Storage) -> None:
