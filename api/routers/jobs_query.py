@@ -23,7 +23,7 @@ IdempotencyKey = Annotated[
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
-        pattern=r"^[ -~]+$",
+        pattern=r"^[!-~][ -~]*$",
         description="Repeating a request with the same key and body within 24 hours gives the first answer again.",
     ),
 ]
