@@ -43,6 +43,7 @@ def build_api(services: Services, settings: ApiSettings, lifespan: Lifespan | No
         openapi_url=None,
         strict_content_type=False,
         lifespan=lifespan,
+        routes=[route for router in (*ROUTERS, docs_router(settings)) for route in router.routes],
         middleware=[
             Middleware(CorrelationId),
             Middleware(AccessLog),
@@ -53,7 +54,4 @@ def build_api(services: Services, settings: ApiSettings, lifespan: Lifespan | No
     app.state.services = services
     app.state.settings = settings
     errors.register(app)
-    for router in ROUTERS:
-        app.include_router(router)
-    app.include_router(docs_router(settings))
     return app

@@ -3,8 +3,10 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, Protocol
+
+import structlog
 
 from engine.jobs.consumer import Tools
 from engine.jobs.handler import JobHandler
@@ -12,6 +14,8 @@ from engine.jobs.held import Heartbeat
 
 _PROBE_SECONDS = 0.5
 _SMOOTHING = 0.3
+
+log = structlog.get_logger(__name__)
 
 
 class LoopHandler(JobHandler, Protocol):
@@ -57,11 +61,15 @@ class LoopThread:
             self._loop.call_soon_threadsafe(function)
 
     def close(self, timeout: float) -> None:
-        """End the loop and all that still runs on it, within `timeout` seconds."""
-        self.submit(self._close()).result(timeout)
+        """End the loop and all that still runs on it, within `timeout` seconds; what hangs longer is left behind."""
+        closing = self.submit(self._close())
+        _, hanging = wait([closing], timeout)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout)
-        self._loop.close()
+        if hanging:
+            log.warning("loop_hangs", thread=self.name)
+        else:
+            self._loop.close()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -70,6 +78,12 @@ class LoopThread:
     async def _open(self) -> None:
         self.tools, self._handler, heartbeat = self._make_tools()
         self._background = [asyncio.create_task(heartbeat.run()), asyncio.create_task(self._measure())]
+        for task in self._background:
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() is not None:
+            log.error("loop_broke", thread=self.name, error=repr(task.exception()))
 
     async def _close(self) -> None:
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

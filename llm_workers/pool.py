@@ -110,6 +110,12 @@ class WorkerPool:
         if self._looks_at is None or due_at < self._looks_at:
             self.nudge()
 
+    def runs(self, worker_id: str) -> Consumer | None:
+        """What runs a worker here, None where nothing does."""
+        with self._lock:
+            running = self._running.get(worker_id)
+            return running.consumer if running is not None and not running.ended.done() else None
+
     @property
     def in_flight(self) -> int:
         """Jobs in flight in this process."""
@@ -181,7 +187,7 @@ class WorkerPool:
             self._tidy_at = self._clock.monotonic() + _HOUSEKEEPING.total_seconds()
         self._renew()
         self._reconcile()
-        self._good_until = self._renewed_until
+        self._trust_leases()
         pause = self._recover()
         self._looks_at = self._clock.now() + pause
         return pause
@@ -195,6 +201,13 @@ class WorkerPool:
         self._storage.workers.renew(self._terms.incarnation, self._clock.now() + lease)
         self._renew_at = asked_at + lease.total_seconds() / 3
         self._renewed_until = LeaseTerms.of(lease).good_until(asked_at)
+
+    def _trust_leases(self) -> None:
+        """From here on it is certain what this replica runs, for as long as the leases last."""
+        resumed = not self._may_claim()
+        self._good_until = self._renewed_until
+        if resumed:
+            self._wake_all()
 
     def _may_claim(self) -> bool:
         return self._clock.monotonic() < self._good_until

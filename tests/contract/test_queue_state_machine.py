@@ -232,8 +232,9 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_next_agrees(self) -> None:
         assert self.queue.next_due() == self.model.next_due()
-        waiting = self.queue.waiting_clients(ClaimFilter(operation="a"), None, 10)
-        assert waiting == sorted({job.client_id for job in self.model.ready(ClaimFilter(operation="a"))})
+        for wanted in (ClaimFilter(operation="a"), ClaimFilter(references=filter_texts({"env": "prod"}))):
+            waiting = self.queue.waiting_clients(wanted, None, 10)
+            assert waiting == sorted({job.client_id for job in self.model.ready(wanted)})
 
     def _held(self, pick: int) -> Job:
         return self.holds[pick % len(self.holds)]

@@ -96,7 +96,7 @@ class Marks:
             self._leave(names, doubtful=doubtful)
 
     def end_idle(self, idle_seconds: float = 0.0) -> None:
-        """Take away the marks of buckets that nothing here has written to for so long."""
+        """Take away the marks of buckets that nothing here has written to for so long. Raises StorageError."""
         with self._lock:
             now = self._clock()
             self._tidied_at = now
@@ -122,14 +122,13 @@ class Marks:
         return _Room(bucket, count)
 
     def _enter(self, names: set[str]) -> None:
+        if self._clock() - self._tidied_at > _IDLE_SECONDS:
+            self.end_idle(_IDLE_SECONDS)
         with self._lock:
             now = self._clock()
             self._mark([name for name in names if self._is_stale(name, now)], now)
             for name in names:
                 self._marks[name].users += 1
-            tidy = now - self._tidied_at > _IDLE_SECONDS
-        if tidy:
-            self.end_idle(_IDLE_SECONDS)
 
     def _leave(self, names: set[str], *, doubtful: bool) -> None:
         with self._lock:
@@ -161,6 +160,7 @@ class Marks:
             self._update(names, update)
         except StorageError:
             self._rename()
+            raise
 
     def _rename(self) -> None:
         """An update that may still arrive must not take later marks away: those get another name."""

@@ -30,6 +30,7 @@ class MongoStorage:
         """Makes the indexes that are missing."""
         self._client = client
         self._database = database_of(client, database)
+        self.ping()  # indexes may take minutes to make; that the server is there should not
         make_indexes(self._database, cosmos=cosmos)
         ids = ObjectIds()
         self.jobs = MongoJobQueue(self._database)

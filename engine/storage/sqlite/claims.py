@@ -48,10 +48,7 @@ def _by_reference(wanted: ClaimFilter, what: str) -> tuple[str, tuple[object, ..
     where = Conditions(**{"r.text": first, "r.client_id": wanted.client_id}).and_("r.ready = 1")
     for text in others:
         where.and_("EXISTS (SELECT 1 FROM job_references o WHERE o.id = r.id AND o.text = ?)", text)
-    if wanted.operation is not None:
-        where.and_("j.operation = ?", wanted.operation)
-    if wanted.model is not None:
-        where.and_("j.model = ?", wanted.model)
+    where = _and_columns(where.and_("j.line = 'ready'"), wanted)
     source = "job_references r INDEXED BY job_references_ready CROSS JOIN jobs j ON j.id = r.id"
     return f"SELECT {what if what == '1' else 'j.' + what} FROM {source}{where} ORDER BY r.priority, r.id", where.values
 
