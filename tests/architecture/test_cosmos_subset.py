@@ -19,7 +19,7 @@ from engine.storage.mongo.connection import connect, is_cosmos
 from engine.storage.mongo.storage import MongoStorage
 from tests.support.backends import Servers
 from tests.support.factories import IDS
-from tests.support.mongo_tour import public_methods, tour
+from tests.support.storage_tour import public_methods, tour
 
 COMMANDS = frozenset(
     {"find", "aggregate", "distinct", "insert", "update", "delete", "findAndModify", "createIndexes", "ping"}

@@ -13,7 +13,7 @@ from engine.storage.mongo.connection import connect
 from engine.storage.mongo.storage import MongoStorage
 from tests.support.backends import Servers
 from tests.support.factories import CLIENT, IDS, NOW, OTHER_CLIENT, make_jobs
-from tests.support.mongo_tour import public_methods, tour
+from tests.support.storage_tour import public_methods, tour
 
 PLANNED = frozenset({"find", "aggregate", "update", "delete", "count", "distinct", "findAndModify"})
 CONNECTION_FIELDS = frozenset(
