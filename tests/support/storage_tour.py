@@ -84,6 +84,8 @@ def tour(storage: Storage) -> dict[str, set[str]]:
         (storage.prompt_flows, [make_flow(), make_flow(client_id=None)]),
     ):
         _records(Recorder(store, called["records"]), records)
+    storage.clients.find(Where(equals={"keyLookup": ["0a" * 32]}), Page(limit=1))
+    storage.models.find(Where(equals={"name": ["gpt-test"]}), Page(limit=1))
     _prompts(Recorder(storage.prompts, called["prompts"]))
     _workers(Recorder(storage.workers, called["workers"]))
     whole = Recorder(storage, called["storage"])
@@ -209,5 +211,8 @@ def _workers(store: Any) -> None:
     _records(store, [make_worker(), make_worker()])
     store.add(make_running_worker("replica-1"))
     store.find(Where(equals={"clientId": [CLIENT], "status": ["running"]}), Page())
+    for equals in ({"clientId": [CLIENT]}, {"scope": ["all"]}, {"clientId": [CLIENT], "scope": ["client"]}):
+        store.find(Where(equals=equals), Page(limit=10))
+        store.count(Where(equals=equals))
     store.running()
     store.renew("replica-1", LATER)
