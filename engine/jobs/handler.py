@@ -21,7 +21,10 @@ class Assignment(Protocol):
         ...
 
     async def reload(self) -> Job:
-        """The job with edits made since; raises LeaseLost where it is no longer held. Call before further steps."""
+        """The job with edits made since; raises LeaseLost where it is no longer held. Call before further steps.
+
+        An outage of the database is waited out for as long as the lease is certain.
+        """
         ...
 
     def record(self, call: Call) -> None: ...

@@ -4,13 +4,15 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from engine.errors import LeaseLost, StorageError
+from engine.errors import LeaseLost, StorageError, StorageUnavailable
 from engine.jobs.job import Attempt, Call, Job
 from engine.jobs.outcome import Completed, DeadLettered, Outcome, Released, Retried
 from engine.jobs.queue import Hold, JobQueue
 from engine.jobs.states import JobState
 from utilities.clock import Clock
 from utilities.hop import Hop
+
+_OUTAGE_PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +67,20 @@ class Held:
             raise LeaseLost(f"the lease of job {self.job.id} is no longer certain")
 
     async def reload(self) -> Job:
-        job = await self._hop(self._queue.get, self.job.id)
+        job = await self._read()
         if job is None or job.token != self.job.token or job.status is not JobState.PROCESSING:
             raise LeaseLost(f"job {self.job.id} is no longer held under token {self.job.token}")
         self.job = job
         return job
+
+    async def _read(self) -> Job | None:
+        """Waits for the database while the lease is certain: what the attempt has paid for would be lost with it."""
+        while True:
+            try:
+                return await self._hop(self._queue.get, self.job.id)
+            except StorageUnavailable:
+                self.guard()
+                await asyncio.sleep(_OUTAGE_PAUSE_SECONDS)
 
     def record(self, call: Call) -> None:
         self._calls.append(call)

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from engine.errors import MetasyncError, StorageError
+from engine.errors import MetasyncError, StorageError, StorageUnavailable
 from engine.jobs.job import Failure, Job
 from engine.jobs.outcome import DeadLettered, Outcome, Retried
 from engine.llm import ProviderError, QuotaExhausted, RateLimited, TransientProviderError
@@ -17,8 +17,8 @@ _RAW_LIMIT = 100_000
 class RetryPolicy:
     """Transient failures are retried with backoff and full jitter until the job's maxAttempts are used up.
 
-    Waiting for a rate limit or a quota charges nothing but has its own bound, `max_waits`; so have lost leases,
-    `max_leases_lost`.
+    Waiting for a rate limit, a quota or the database charges nothing but has its own bound, `max_waits`; so have lost
+    leases, `max_leases_lost`.
     """
 
     base: timedelta = timedelta(seconds=1)
@@ -30,7 +30,7 @@ class RetryPolicy:
 
     def decide(self, job: Job, error: Exception, now: datetime, rng: random.Random) -> Outcome:
         """The outcome for `job`, whose `attempts` do not yet count this failure."""
-        if isinstance(error, (RateLimited, QuotaExhausted)):
+        if isinstance(error, (RateLimited, QuotaExhausted, StorageUnavailable)):
             return self._wait(job, error, now, rng)
         charged = job.attempts + 1
         failure = failure_of(error, charged, now)
@@ -47,15 +47,16 @@ class RetryPolicy:
         announced = error.retry_after if isinstance(error, ProviderError) else None
         return wait if announced is None else max(wait, announced)
 
-    def _wait(self, job: Job, error: RateLimited | QuotaExhausted, now: datetime, rng: random.Random) -> Outcome:
+    def _wait(self, job: Job, error: MetasyncError, now: datetime, rng: random.Random) -> Outcome:
         failure = failure_of(error, job.attempts, now)
         if job.waits >= self.max_waits:
             return DeadLettered(failure)
         quota = isinstance(error, QuotaExhausted)
         base, cap = (self.quota_base, self.quota_cap) if quota else (self.base, self.cap)
         wait = full_jitter(job.waits + 1, base=base, cap=cap, rng=rng)
-        if error.retry_after is not None:
-            wait = error.retry_after + min(wait, self.base)
+        announced = error.retry_after if isinstance(error, ProviderError) else None
+        if announced is not None:
+            wait = announced + min(wait, self.base)
         return Retried(failure, now + wait, charged=False)
 
 
