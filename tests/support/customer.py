@@ -54,6 +54,11 @@ class Customer:
         self.call(replica, "POST", f"/workers/{worker}/start")
         return worker
 
+    @property
+    def evaluated(self) -> dict[str, str]:
+        """The fields of a job whose result is evaluated in a call of its own."""
+        return {"evalPrompt": self._prompt, "evalModel": MODEL}
+
     def body(self, text: str, **fields: Any) -> dict[str, Any]:
         """A job for POST /jobs."""
         return {
