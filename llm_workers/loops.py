@@ -61,7 +61,12 @@ class LoopThread:
             self._loop.call_soon_threadsafe(function)
 
     def close(self, timeout: float) -> None:
-        """End the loop and all that still runs on it, within `timeout` seconds; what hangs longer is left behind."""
+        """End the loop and all that still runs on it, within `timeout` seconds; what hangs longer is left behind.
+
+        Repeating is harmless.
+        """
+        if self._loop.is_closed():
+            return
         closing = self.submit(self._close())
         _, hanging = wait([closing], timeout)
         self._loop.call_soon_threadsafe(self._loop.stop)

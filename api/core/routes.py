@@ -29,7 +29,8 @@ class OpenRoute(APIRoute):
         shown = [HEADER_PARAMETERS[name] for name in self.header_names]
         if shown:
             options["openapi_extra"] = {**(options.get("openapi_extra") or {}), "parameters": shown}
-        super().__init__(path, endpoint, **options)
+        # Not every existing client says that its JSON is JSON; no browser can misuse it, as callers carry no cookies.
+        super().__init__(path, endpoint, **{**options, "strict_content_type": False})
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
