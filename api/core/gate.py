@@ -2,12 +2,13 @@
 
 import asyncio
 import contextvars
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-from engine.errors import MetasyncError, StorageUnavailable
+from engine.errors import StorageError, StorageUnavailable
 from engine.jobs.job import Job
 from engine.jobs.queue import JobQueue
 
@@ -18,6 +19,29 @@ THREADS = 8
 MOST_WAITING = 4096
 WINDOW_SECONDS = 0.001
 MOST_JOBS_PER_WRITE = 10_000
+NOTICED_SECONDS = 4.5
+"""Whoever would hear of an outage later than this is told of the one that was found while he waited."""
+
+
+class Outages:
+    """The latest outage that a call ran into. From any thread."""
+
+    def __init__(self) -> None:
+        self._latest: tuple[StorageUnavailable, float, float] | None = None
+
+    def found(self, error: StorageUnavailable, started_at: float) -> None:
+        now = time.monotonic()
+        self._latest = error, now, now - started_at
+
+    def check(self, asked_at: float) -> None:
+        """Raises StorageUnavailable where an outage was found since `asked_at`, and finding it once more, for as long
+        as it took then, would take too long."""
+        latest = self._latest
+        if latest is None:
+            return
+        error, found_at, took = latest
+        if found_at > asked_at and time.monotonic() + took - asked_at > NOTICED_SECONDS:
+            raise StorageUnavailable(str(error), error.retry_after)
 
 
 class Gate:
@@ -30,6 +54,7 @@ class Gate:
     def __init__(self, queue: JobQueue) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="api-storage")
         self._waiting = 0
+        self._outages = Outages()
         self._writer = GroupWriter(queue)
 
     async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -37,8 +62,19 @@ class Gate:
         if self._waiting >= MOST_WAITING:
             raise StorageUnavailable("too many requests wait for the database")
         context = contextvars.copy_context()
+        asked_at = time.monotonic()
+
+        def work() -> T:
+            self._outages.check(asked_at)
+            started_at = time.monotonic()
+            try:
+                return context.run(function, *args, **kwargs)
+            except StorageUnavailable as error:
+                self._outages.found(error, started_at)
+                raise
+
         self._waiting += 1
-        call = asyncio.get_running_loop().run_in_executor(self._threads, lambda: context.run(function, *args, **kwargs))
+        call = asyncio.get_running_loop().run_in_executor(self._threads, work)
         call.add_done_callback(self._done)
         return await call
 
@@ -59,6 +95,7 @@ class Gate:
 class _Insert:
     jobs: Sequence[Job]
     done: "asyncio.Future[None]"
+    asked_at: float
 
 
 class GroupWriter:
@@ -67,11 +104,12 @@ class GroupWriter:
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="api-inserts")
+        self._outages = Outages()
         self._inserts: list[_Insert] = []
         self._flushing: asyncio.Task[None] | None = None
 
     async def insert(self, jobs: Sequence[Job]) -> None:
-        waiting = _Insert(jobs, asyncio.get_running_loop().create_future())
+        waiting = _Insert(jobs, asyncio.get_running_loop().create_future(), time.monotonic())
         self._inserts.append(waiting)
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush())
@@ -93,17 +131,25 @@ class GroupWriter:
 
     async def _write(self, group: list[_Insert]) -> None:
         """Writes a group; when it fails for another reason than the database, one by one, so that each gets its own."""
-        error = await self._attempt([job for insert in group for job in insert.jobs])
-        if error is None or isinstance(error, MetasyncError) or len(group) == 1:
+        error = await self._attempt([job for insert in group for job in insert.jobs], group[0].asked_at)
+        if error is None or isinstance(error, StorageError) or len(group) == 1:
             for insert in group:
                 _finish(insert, error)
             return
         for insert in group:
-            _finish(insert, await self._attempt(insert.jobs))
+            _finish(insert, await self._attempt(insert.jobs, insert.asked_at))
 
-    async def _attempt(self, jobs: Sequence[Job]) -> Exception | None:
+    async def _attempt(self, jobs: Sequence[Job], asked_at: float) -> Exception | None:
+        started_at = time.monotonic()
+        try:
+            self._outages.check(asked_at)
+        except StorageUnavailable as error:
+            return error
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._queue.insert, jobs)
+        except StorageUnavailable as error:
+            self._outages.found(error, started_at)
+            return error
         except Exception as error:  # noqa: BLE001 - handed to whoever awaits the insert
             return error
         return None

@@ -10,9 +10,10 @@ import structlog
 
 from api.core import gate as gate_module
 from api.core.gate import Gate
-from engine.errors import StorageUnavailable
+from engine.errors import InvalidField, StorageUnavailable
 from engine.jobs.job import Job
 from tests.support.factories import make_job, make_jobs
+from tests.support.waiting import eventually
 
 
 class Queue:
@@ -92,17 +93,18 @@ def test_an_outage_is_told_to_everybody_in_the_group() -> None:
     assert tries == [3]
 
 
-def test_one_bad_insert_does_not_spoil_the_others() -> None:
+@pytest.mark.parametrize("error", [TypeError("cannot be stored"), InvalidField("document", "too large")])
+def test_one_bad_insert_does_not_spoil_the_others(error: Exception) -> None:
     """What only one insert's jobs cause is raised to that one; the others are stored."""
     bad = make_job()
 
     def picky(jobs: Sequence[Job]) -> None:
         if bad in jobs:
-            raise TypeError("cannot be stored")
+            raise error
 
     queue = Queue(picky)
     ends = asyncio.run(inserted_together(queue, [make_jobs(1), [bad], make_jobs(1)]))
-    assert [type(end) for end in ends] == [type(None), TypeError, type(None)]
+    assert ends == [None, error, None]
     assert [len(group) for group in queue.groups] == [1, 1]
 
 
@@ -155,6 +157,30 @@ def test_too_many_waiting_calls_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
         go.set()
         await asyncio.gather(*waiting)
         assert await gate(go.is_set)
+        gate.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_waited_for_a_thread_is_told_of_the_outage_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that waited while others found the database away does not find out anew: it would be told too late."""
+    monkeypatch.setattr(gate_module, "NOTICED_SECONDS", 0.0)
+    go, tries = threading.Event(), []
+
+    def away() -> None:
+        tries.append(1)
+        go.wait(10)
+        raise StorageUnavailable("away", retry_after=3.0)
+
+    async def scenario() -> None:
+        gate = opened(Queue())
+        calls = [asyncio.create_task(gate(away)) for _ in range(3 * gate_module.THREADS)]
+        await asyncio.to_thread(eventually, lambda: len(tries) == gate_module.THREADS)
+        go.set()
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert {(type(end), getattr(end, "retry_after", None)) for end in ends} == {(StorageUnavailable, 3.0)}
+        assert len(tries) == gate_module.THREADS
+        assert await gate(divmod, 7, 3) == (2, 1)
         gate.close()
 
     asyncio.run(scenario())

@@ -9,7 +9,7 @@ left behind by a server and a process that died together are deleted when a clai
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 
 from pymongo.errors import PyMongoError
@@ -18,6 +18,8 @@ from engine.errors import MetasyncError, StorageUnavailable
 from engine.storage.codec import certain_instant
 from engine.storage.mongo.connection import FOLLOWED, Document, Documents
 from engine.storage.mongo.faults import OutcomeUnknown, guarded, make_durable
+from engine.storage.mongo.marks import Marks
+from engine.storage.mongo.turns import Turns
 
 GIVEN_UP_AFTER = timedelta(minutes=1)
 """From when on a batch without its anchor is taken for one that nobody is inserting any more."""
@@ -34,8 +36,9 @@ _IS_JOB: Document = {"tombstone": {"$exists": False}}
 class _Doubt:
     """A batch whose insert failed here: looked after until nothing of it can arrive any more."""
 
-    def __init__(self, job_ids: Sequence[str], now: float) -> None:
-        self.job_ids = list(job_ids)
+    def __init__(self, documents: Sequence[Document], now: float) -> None:
+        self.job_ids = [document["_id"] for document in documents]
+        self.buckets = {document["bucket"] for document in documents}
         self.until = now + _WATCH_SECONDS
         self.next_look = now
 
@@ -43,10 +46,12 @@ class _Doubt:
 class Batches:
     """Inserts, and knows which batches are whole. Thread-safe."""
 
-    def __init__(self, jobs: Documents, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, jobs: Documents, marks: Marks, clock: Callable[[], float] = time.monotonic) -> None:
         self._jobs = jobs
+        self._marks = marks
         self._followed = jobs.with_options(write_concern=FOLLOWED)
         self._clock = clock
+        self._turns = Turns(clock)
         self._lock = threading.Lock()
         self._whole: OrderedDict[str, None] = OrderedDict()
         self._doubts: dict[str, _Doubt] = {}
@@ -74,16 +79,18 @@ class Batches:
         """To be called before jobs are read: takes back what failed inserts of this process left behind."""
         if not self._doubts:
             return
-        with self._lock:
+        with self._turns.taken():
             now = self._clock()
-            due = {anchor: doubt for anchor, doubt in self._doubts.items() if doubt.next_look <= now}
+            with self._lock:
+                due = {anchor: doubt for anchor, doubt in self._doubts.items() if doubt.next_look <= now}
             for anchor, doubt in due.items():
-                self._take_back(anchor, doubt.job_ids)
+                self._take_back(anchor, doubt.job_ids, doubt.buckets)
                 doubt.next_look = now + _BETWEEN_LOOKS
                 if doubt.until <= now:
-                    del self._doubts[anchor]
+                    with self._lock:
+                        self._doubts.pop(anchor, None)
 
-    def broken(self, documents: Iterable[Document], now: datetime) -> set[str]:
+    def broken(self, documents: Sequence[Document], now: datetime) -> set[str]:
         """Anchors that the given jobs name and that are not there. Jobs of batches given up long ago are deleted."""
         named: dict[str, datetime] = {}
         for document in documents:
@@ -93,7 +100,8 @@ class Batches:
         missing = set(named) - self._existing(named)
         for anchor in missing:
             if named[anchor] + GIVEN_UP_AFTER < now:
-                self._take_back(anchor, [d["_id"] for d in documents if d.get("anchor") == anchor])
+                left = [document for document in documents if document.get("anchor") == anchor]
+                self._take_back(anchor, [each["_id"] for each in left], {each["bucket"] for each in left})
         return missing
 
     def _inserted(self, documents: Sequence[Document]) -> bool:
@@ -147,9 +155,9 @@ class Batches:
     def _doubt(self, documents: Sequence[Document], anchor: str) -> None:
         if len(documents) > 1:
             with self._lock:
-                self._doubts[anchor] = _Doubt([document["_id"] for document in documents], self._clock())
+                self._doubts[anchor] = _Doubt(documents, self._clock())
 
-    def _take_back(self, anchor: str, job_ids: Sequence[str]) -> None:
+    def _take_back(self, anchor: str, job_ids: Sequence[str], buckets: Collection[str]) -> None:
         """Delete the jobs of a batch, after making sure that it never becomes whole; a whole one stays."""
         tombstone = {"_id": anchor, **_IS_TOMBSTONE}
         try:
@@ -158,7 +166,8 @@ class Batches:
             if guarded(lambda: self._jobs.find_one(tombstone, {"_id": 1})) is None:
                 return
         others = [job_id for job_id in job_ids if job_id != anchor]
-        guarded(lambda: self._jobs.delete_many({"_id": {"$in": others}, "anchor": anchor}))
+        with self._marks.writing(buckets):
+            guarded(lambda: self._jobs.delete_many({"_id": {"$in": others}, "anchor": anchor}))
 
 
 def _insert(jobs: Documents, documents: Sequence[Document]) -> None:

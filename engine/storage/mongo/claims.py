@@ -4,7 +4,6 @@ Ten times faster than one find-and-modify per job, and flat in the length of the
 turns: they would only take the jobs from under each other.
 """
 
-import threading
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -19,6 +18,7 @@ from engine.storage.mongo.faults import OutcomeUnknown, guarded, make_durable
 from engine.storage.mongo.marks import Marks
 from engine.storage.mongo.places import Places
 from engine.storage.mongo.predicates import claim_order, ready
+from engine.storage.mongo.turns import Turns
 from utilities.ids import new_uuid
 
 _NEEDED = {"bucket": 1, "anchor": 1, "_metadata.createdAt": 1}
@@ -30,11 +30,11 @@ class Claims:
         self._batches = batches
         self._marks = marks
         self._places = places
-        self._turn = threading.Lock()
+        self._turns = Turns()
 
     def claim(self, request: ClaimRequest, now: datetime) -> list[Job]:
         """See JobQueue.claim."""
-        with self._turn:
+        with self._turns.taken():
             found = self._candidates(request, now)
             if not found:
                 return []

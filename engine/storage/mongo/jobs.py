@@ -30,7 +30,7 @@ class MongoJobQueue:
         self._jobs = database[JOBS]
         self._marks = Marks(database[COUNTERS])
         self._places = Places(self._jobs)
-        self._batches = Batches(self._jobs)
+        self._batches = Batches(self._jobs, self._marks)
         self._edits = Edits(self._jobs)
         self._tallies = Tallies(self._jobs, database[COUNTERS], self._marks)
         self._claims = Claims(self._jobs, self._batches, self._marks, self._places)
@@ -85,8 +85,7 @@ class MongoJobQueue:
         found: list[str] = guarded(lambda: self._jobs.distinct("clientId", condition))
         return sorted(found)[:limit]
 
-    def extend(self, holds: Sequence[Hold], expires_at: datetime, now: datetime) -> frozenset[str]:  # noqa: ARG002
-        # `now` does not matter here: an expired lease is extended as well.
+    def extend(self, holds: Sequence[Hold], expires_at: datetime, now: datetime) -> frozenset[str]:  # noqa: ARG002 - expired ones too
         return self._settlements.extend(holds, expires_at)
 
     def settle(self, settlements: Sequence[Settlement], now: datetime) -> list[bool]:

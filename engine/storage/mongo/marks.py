@@ -26,6 +26,7 @@ from pymongo.results import UpdateResult
 from engine.errors import StorageError
 from engine.storage.mongo.connection import FOLLOWED, Documents
 from engine.storage.mongo.faults import guarded
+from engine.storage.mongo.turns import Turns
 from utilities.ids import ObjectIds
 
 FULL = 4000
@@ -61,12 +62,13 @@ def steady_seconds() -> float:
 
 
 class Marks:
-    """This process's marks. Thread-safe; a round trip is made under the lock, so that marks are set and taken away in
-    the order decided here."""
+    """This process's marks. Thread-safe; round trips take turns, so that marks are set and taken away in the order
+    decided here. Ending a write waits for no round trip."""
 
     def __init__(self, counters: Documents, clock: Callable[[], float] = steady_seconds) -> None:
         self._counters = counters.with_options(write_concern=FOLLOWED)
         self._clock = clock
+        self._turns = Turns()
         self._lock = threading.Lock()
         self._ids = ObjectIds()
         self._writer = uuid.uuid4().hex
@@ -76,7 +78,7 @@ class Marks:
 
     def place(self, client_id: str, count: int) -> str:
         """The bucket for `count` new jobs (at most SLICE) of a client."""
-        with self._lock:
+        with self._turns.taken():
             room = self._rooms.get(client_id)
             if room is None or room.left < count:
                 room = self._rooms[client_id] = self._new_room(client_id, max(count, _STEP))
@@ -97,7 +99,7 @@ class Marks:
 
     def end_idle(self, idle_seconds: float = 0.0) -> None:
         """Take away the marks of buckets that nothing here has written to for so long. Raises StorageError."""
-        with self._lock:
+        with self._turns.taken():
             now = self._clock()
             self._tidied_at = now
             idle = [name for name, mark in self._marks.items() if _is_idle(mark, now, idle_seconds)]
@@ -124,11 +126,12 @@ class Marks:
     def _enter(self, names: set[str]) -> None:
         if self._clock() - self._tidied_at > _IDLE_SECONDS:
             self.end_idle(_IDLE_SECONDS)
-        with self._lock:
+        with self._turns.taken():
             now = self._clock()
             self._mark([name for name in names if self._is_stale(name, now)], now)
-            for name in names:
-                self._marks[name].users += 1
+            with self._lock:
+                for name in names:
+                    self._marks[name].users += 1
 
     def _leave(self, names: set[str], *, doubtful: bool) -> None:
         with self._lock:

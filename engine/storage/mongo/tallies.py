@@ -1,6 +1,5 @@
 """Exact counts and sums over any number of jobs, from cached counts of buckets. See marks.py for when those hold."""
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -16,6 +15,7 @@ from engine.storage.mongo.connection import FOLLOWED, Document, Documents
 from engine.storage.mongo.documents import LIVE, joined
 from engine.storage.mongo.faults import guarded
 from engine.storage.mongo.marks import DEAD_AFTER, Marks
+from engine.storage.mongo.turns import Turns
 
 _AT_ONCE = 8
 """Buckets recounted by one command: it stays far below the driver's time limit."""
@@ -35,11 +35,11 @@ class Tallies:
         self._jobs = jobs
         self._counters = counters.with_options(write_concern=FOLLOWED)
         self._marks = marks
-        self._lock = threading.Lock()
+        self._turns = Turns()
 
     def rows(self, query: JobQuery) -> list[SummaryRow]:
         """For a query by client, status, operation and model only."""
-        with self._lock:
+        with self._turns.taken():
             self._marks.end_idle()
             cached, doubtful = self._buckets(query.client_id)
             counted = self._recounted(doubtful)
