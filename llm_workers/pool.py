@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from engine.errors import StorageError, StorageUnavailable
+from engine.errors import StorageError
 from engine.jobs.consumer import Consumer, ConsumerTerms
 from engine.jobs.held import LeaseTerms
 from engine.jobs.job import Job
@@ -78,7 +78,7 @@ class WorkerPool:
         self._make_thread = make_thread
         self._threads: list[LoopThread] = []
         self._running: dict[str, _Running] = {}
-        self._ending: set[Future[Any]] = set()
+        self._ending: dict[Future[Any], _Running] = {}
         self._lock = threading.RLock()
         self._nudged = threading.Event()
         self._draining = threading.Event()
@@ -107,6 +107,8 @@ class WorkerPool:
 
     def later(self, due_at: datetime) -> None:
         """A job will be due at this instant: look then, if not before. From any thread."""
+        if due_at <= self._clock.now():
+            self._wake_all()
         if self._looks_at is None or due_at < self._looks_at:
             self.nudge()
 
@@ -119,8 +121,7 @@ class WorkerPool:
     @property
     def in_flight(self) -> int:
         """Jobs in flight in this process."""
-        with self._lock:
-            return sum(running.consumer.in_flight for running in self._running.values())
+        return sum(running.consumer.in_flight for running in self._all())
 
     def begin_drain(self) -> None:
         """Claim nothing more, at once; returns at once. From any thread."""
@@ -136,12 +137,10 @@ class WorkerPool:
         self._unsubscribe()
         if self._ticker.is_alive():
             self._ticker.join(10)
-        with self._lock:
-            running = list(self._running.values())
-            ends = [one.ended for one in running] + list(self._ending)
+        ends = [running.ended for running in self._all()]
         _, unfinished = wait(ends, grace.total_seconds())
         if unfinished:
-            log.warning("drain_releases", jobs=sum(one.consumer.in_flight for one in running))
+            log.warning("drain_releases", jobs=self.in_flight)
             self.abort()
             wait(ends, 10)
         self._give_up_leases()
@@ -150,9 +149,13 @@ class WorkerPool:
 
     def abort(self) -> None:
         """Give back now whatever is in flight. From any thread; after or during a drain."""
+        for running in self._all():
+            self._call(running, running.consumer.release)
+
+    def _all(self) -> list[_Running]:
+        """What runs here, and what was stopped and still has calls in flight."""
         with self._lock:
-            for running in self._running.values():
-                self._call(running, running.consumer.release)
+            return [*self._running.values(), *self._ending.values()]
 
     def _run(self) -> None:
         while not self._draining.is_set():
@@ -241,11 +244,12 @@ class WorkerPool:
         return _TICK if due is None else min(_TICK, max(due - now, timedelta(milliseconds=20)))
 
     def _start(self, worker: Worker) -> None:
+        # Not under the lock: the loop may be waiting for it, telling that another consumer has ended.
+        thread = self._thread_for(worker)
+        consumer = thread.submit(self._consumer(worker, thread)).result(10)
         with self._lock:
             if self._draining.is_set():
                 return
-            thread = self._thread_for(worker)
-            consumer = thread.submit(self._consumer(worker, thread)).result(10)
             ended = thread.submit(consumer.run())
             self._running[worker.id] = _Running(consumer, thread, ended, worker.started_at)
             thread.consumers += 1
@@ -270,15 +274,21 @@ class WorkerPool:
     def _stop(self, worker_id: str) -> None:
         """Claims end now; what is in flight may go on for the grace period, in the background."""
         with self._lock:
-            running = self._running.pop(worker_id)
-            self._ending.add(running.ended)
-        running.ended.add_done_callback(self._ending.discard)
+            running = self._running.pop(worker_id, None)
+            if running is None:  # it has ended by itself meanwhile
+                return
+            self._ending[running.ended] = running
+        running.ended.add_done_callback(self._forget)
         self._call(running, running.consumer.stop)
         timer = threading.Timer(self._terms.grace.total_seconds(), self._call, args=(running, running.consumer.release))
         timer.daemon = True
         timer.start()
         running.ended.add_done_callback(lambda _: timer.cancel())
         log.info("worker_stops", worker=worker_id, in_flight=running.consumer.in_flight)
+
+    def _forget(self, ended: "Future[Any]") -> None:
+        with self._lock:
+            self._ending.pop(ended, None)
 
     def _on_ended(self, worker_id: str, thread: LoopThread, ended: "Future[Any]") -> None:
         with self._lock:
@@ -312,7 +322,7 @@ class WorkerPool:
             for worker in self._storage.workers.running():
                 if worker.lease is not None and worker.lease.owner == self._terms.incarnation:
                     self._storage.workers.compare_and_set(replace(worker, lease=None))
-        except StorageUnavailable as error:
+        except StorageError as error:
             log.warning("leases_run_out_by_themselves", reason=str(error))
 
     def _on_ready(self, jobs: Sequence[Job]) -> None:
@@ -322,7 +332,7 @@ class WorkerPool:
             self.later(due_at)
 
     def _on_fenced(self, job_id: str) -> None:
-        for running in list(self._running.values()):
+        for running in self._all():
             running.consumer.fenced(job_id)
 
     def _wake_all(self) -> None:

@@ -190,8 +190,8 @@ class Consumer:
         now = self._tools.clock.now()
         if outcome is not None and await self._settled(held, outcome, now):
             _report(held, outcome)
-            if isinstance(outcome, Retried):
-                self._tools.later(outcome.due_at)
+            if isinstance(outcome, (Retried, Released)):
+                self._tools.later(outcome.due_at if isinstance(outcome, Retried) else now)
         elif held.has_calls:
             await self._tools.settler.book(held.job.id, held.late_attempt(now))
 
