@@ -9,7 +9,7 @@ from pathlib import Path
 from queue import Empty, LifoQueue
 
 from engine.errors import InvalidField, StorageUnavailable
-from engine.storage.sqlite.faults import translated
+from engine.storage.sqlite.faults import is_locked, translated
 
 BUSY_SECONDS = 2.0
 READERS = 4
@@ -37,12 +37,21 @@ def open_writer(path: Path, synchronous: str) -> sqlite3.Connection:
         raise StorageUnavailable(f"SQLite 3.35 or newer is needed, this Python has {sqlite3.sqlite_version}")
     with translated():
         connection = connect(path)
-        _enter_wal(connection)
-        connection.execute(f"PRAGMA synchronous = {synchronous}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-        connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}")
-        connection.execute("PRAGMA cache_size = -32000")
+        try:
+            _prepare(connection, synchronous)
+        except BaseException:
+            connection.close()
+            raise
     return connection
+
+
+def _prepare(connection: sqlite3.Connection, synchronous: str) -> None:
+    _enter_wal(connection)
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}")
+    connection.execute("PRAGMA cache_size = -32000")
+    _demand_writable(connection)
 
 
 def _enter_wal(connection: sqlite3.Connection) -> None:
@@ -52,12 +61,21 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
+        except sqlite3.OperationalError as error:
+            if not is_locked(error) or time.monotonic() > deadline:
                 raise
             pause.wait(0.02)
         else:
             return
+
+
+def _demand_writable(connection: sqlite3.Connection) -> None:
+    """SQLite opens a file that it may only read without complaint, and refuses the first write; nothing is written."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute("PRAGMA user_version = 0")
+    finally:
+        connection.execute("ROLLBACK")
 
 
 class Readers:

@@ -171,15 +171,17 @@ def _insert(transaction: Transaction, rows: Sequence[Row], references: dict[str,
 
 
 def _inserted(connection: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[Row]:
-    """Insert and answer those rows that were not there. Only where some were, the slower way tells which."""
+    """Insert and answer those rows that were not there. Only where some were, the slower way tells which.
+
+    An error leaves the savepoint to the transaction: where the disk is full, SQLite has undone both by itself.
+    """
     connection.execute("SAVEPOINT rows")
-    try:
-        if connection.executemany(_INSERT, rows).rowcount == len(rows):
-            return rows
+    inserted = rows
+    if connection.executemany(_INSERT, rows).rowcount != len(rows):
         connection.execute("ROLLBACK TO rows")
-        return [row for row in rows if connection.execute(_INSERT, row).rowcount]
-    finally:
-        connection.execute("RELEASE rows")
+        inserted = [row for row in rows if connection.execute(_INSERT, row).rowcount]
+    connection.execute("RELEASE rows")
+    return inserted
 
 
 def _claim(transaction: Transaction, request: ClaimRequest, now: datetime) -> list[Row]:

@@ -4,7 +4,7 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-from engine.errors import StorageUnavailable
+from engine.errors import StorageError, StorageUnavailable
 from engine.jobs.queue import JobQueue
 from engine.records.store import PromptStore, RecordStore, WorkerStore
 from engine.records.values import Client, Model, PromptFlow
@@ -65,11 +65,20 @@ def open_sqlite(path: str | Path, synchronous: str = "FULL") -> SqliteStorage:
 
     `synchronous` FULL: an acknowledged write survives a power cut. NORMAL: commits do not wait for the disk; the last
     ones before a power cut or a crash of the operating system may be lost, but none to a crash or `kill -9` of the
-    service. Raises StorageUnavailable, StorageCorrupt, and StorageError for a file of a newer Metasync.
+    service. Raises StorageUnavailable, StorageCorrupt, and StorageError for a file of a newer Metasync; their texts
+    name the file and what to do.
     """
     file = Path(path)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(file.parent)
+        return SqliteStorage(file, synchronous)
+    except StorageError as error:
+        error.args = (f"{error} (DB_CONNECTION_STRING names {file.absolute()})",)
+        raise
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageUnavailable(f"the folder of the database file cannot be made: {error.strerror}") from error
-    return SqliteStorage(file, synchronous)
