@@ -8,12 +8,17 @@ import os
 import platform
 import sys
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from engine.records.store import Storage
 from engine.storage.factory import open_storage
+
+if TYPE_CHECKING:
+    from pymongo import MongoClient
 
 SQLITE, MONGO, MONGO_REPLICA = "sqlite", "mongo", "mongo-replica"
 ALL = (SQLITE, MONGO, MONGO_REPLICA)
@@ -34,11 +39,13 @@ def chosen(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
 
 
 class Servers:
-    """MongoDB servers of one test session, started when first needed."""
+    """MongoDB servers of one test session, started when first needed, and databases on them, emptied for reuse:
+    making the indexes of a new one takes longer than most tests."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._urls: dict[str, str] = {}
+        self._free: defaultdict[str, list[str]] = defaultdict(list)
 
     def url(self, backend: str) -> str:
         """The URL of the server for `backend`, mongo or mongo-replica."""
@@ -55,6 +62,24 @@ class Servers:
         from tests.support.mongod import mongod_server
 
         return self._stack.enter_context(mongod_server(replica_set=backend == MONGO_REPLICA)).url
+
+    @contextmanager
+    def empty_database(self, backend: str) -> Iterator[str]:
+        """The name of a database for the block that holds no document."""
+        url, free = self.url(backend), self._free[backend]
+        name = free.pop() if free else self._new_database(url)
+        try:
+            yield name
+        finally:
+            with _client(url) as client:
+                for collection in client[name].list_collection_names():
+                    client[name][collection].delete_many({})
+            free.append(name)
+
+    def _new_database(self, url: str) -> str:
+        name = new_name()
+        self._stack.callback(_drop, url, name)
+        return name
 
     def close(self) -> None:
         self._stack.close()
@@ -81,20 +106,28 @@ class Database:
 
 @contextmanager
 def fresh_database(backend: str, servers: Servers, folder: Path) -> Iterator[Database]:
-    """A database of its own for the block; gone afterwards."""
-    name = f"metasync-test-{uuid.uuid4().hex[:12]}"
-    url = f"sqlite:///{folder / name}.db" if backend == SQLITE else servers.url(backend)
-    database = Database(backend, url, name)
-    try:
+    """A database of its own for the block, empty at first."""
+    with ExitStack() as stack:
+        if backend == SQLITE:
+            name = new_name()
+            url = f"sqlite:///{folder / name}.db"
+        else:
+            name, url = stack.enter_context(servers.empty_database(backend)), servers.url(backend)
+        database = Database(backend, url, name)
+        stack.callback(database.close)
         yield database
-    finally:
-        database.close()
-        if backend != SQLITE:
-            _drop(url, name)
+
+
+def new_name() -> str:
+    return f"metasync-test-{uuid.uuid4().hex[:12]}"
+
+
+def _client(url: str) -> "MongoClient[dict[str, Any]]":
+    import pymongo
+
+    return pymongo.MongoClient(url, serverSelectionTimeoutMS=5000)
 
 
 def _drop(url: str, name: str) -> None:
-    import pymongo
-
-    with pymongo.MongoClient(url, serverSelectionTimeoutMS=5000) as client:
+    with _client(url) as client:
         client.drop_database(name)
