@@ -1,6 +1,9 @@
 """What a completion job means: prompts and data to a model, its answer to a result, then evaluation and meta step."""
 
+import asyncio
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import structlog
 
@@ -8,7 +11,7 @@ from engine.errors import LeaseLost, MetasyncError, UnknownReference
 from engine.jobs.handler import Assignment
 from engine.jobs.job import Job
 from engine.jobs.outcome import Completed
-from engine.llm import JsonObject, SecretSource, Timeouts, UnusableAnswer
+from engine.llm import JsonObject, ProviderTimeout, SecretSource, Timeouts, UnusableAnswer
 from engine.records.store import PromptStore
 from engine.records.values import Prompt
 from llm_workers.answers import Answers
@@ -20,6 +23,9 @@ from llm_workers.suggestions import Suggestions
 from utilities.clock import Clock
 from utilities.hop import Hop
 from utilities.ids import ObjectIds
+
+_SHARE = 0.95
+"""Of the time that an attempt may take: by then the steps after the first are given up, so that its answer is kept."""
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +50,7 @@ class CompletionHandler:
         self._catalogue = catalogue
         self._clock = clock
         self._hop = hop
+        self._timeouts = timeouts or Timeouts()
         self._suggestions = Suggestions(prompts, ids)
         self._persistence = persistence or Persistence(random.Random())
         self._steps = Steps(
@@ -52,7 +59,7 @@ class CompletionHandler:
             answers=Answers(hop),
             clock=clock,
             hop=hop,
-            timeouts=timeouts or Timeouts(),
+            timeouts=self._timeouts,
         )
 
     async def handle(self, work: Assignment) -> Completed:
@@ -60,11 +67,13 @@ class CompletionHandler:
 
         LeaseLost ends everything at once.
         """
+        deadline = asyncio.get_running_loop().time() + self._timeouts.total * _SHARE
         result = await self._worked(work)
         if work.job.eval_prompt is None and work.job.meta_prompt is None:
             return Completed(result=result)
-        evaluation = await self._evaluated(work, await work.reload(), result)
-        suggestion = await self._suggested(work, await work.reload(), result, evaluation)
+        evaluation = await self._evaluated(work, await work.reload(), result, deadline)
+        job = await work.reload()
+        suggestion = await self._suggested(work, job, result, evaluation, deadline)
         return Completed(result=result, eval_result=evaluation, suggested_prompt_id=suggestion)
 
     async def aclose(self) -> None:
@@ -82,14 +91,15 @@ class CompletionHandler:
         )
         return await self._steps.take(work, step)
 
-    async def _evaluated(self, work: Assignment, job: Job, result: JsonObject) -> JsonObject | None:
+    async def _evaluated(self, work: Assignment, job: Job, result: JsonObject, deadline: float) -> JsonObject | None:
         """The evaluation, or an object with error and errorType; None where the job wants none."""
         prompt_id, model_name = job.eval_prompt, job.eval_model
         if prompt_id is None or model_name is None:
             return None
         data = {"request": job.request_data, "result": result}
         try:
-            return await self._further(work, job, "eval", (prompt_id, model_name), data)
+            async with _ending(deadline, "evaluation"):
+                return await self._further(work, job, "eval", (prompt_id, model_name), data)
         except LeaseLost:
             raise
         except MetasyncError as error:
@@ -97,18 +107,18 @@ class CompletionHandler:
             return {"error": str(error), "errorType": type(error).__name__}
 
     async def _suggested(
-        self, work: Assignment, job: Job, result: JsonObject, evaluation: JsonObject | None
+        self, work: Assignment, job: Job, result: JsonObject, evaluation: JsonObject | None, deadline: float
     ) -> str | None:
         """The id of the prompt that the meta step wrote; None where the job wants none, or where it failed."""
         prompt_id, model_name = job.meta_prompt, job.meta_model
         if prompt_id is None or model_name is None:
             return None
-
         try:
-            originals = await self._catalogue.prompts(job.working_prompts)
-            data = {"evaluation": evaluation, "prompts": [each.text for each in originals], "result": result}
-            answer = await self._further(work, job, "meta", (prompt_id, model_name), data)
-            return await self._kept(job, originals, answer["text"].strip())
+            async with _ending(deadline, "meta step"):
+                originals = await self._catalogue.prompts(job.working_prompts)
+                data = {"evaluation": evaluation, "prompts": [each.text for each in originals], "result": result}
+                answer = await self._further(work, job, "meta", (prompt_id, model_name), data)
+                return await self._kept(job, originals, answer["text"].strip())
         except LeaseLost:
             raise
         except MetasyncError as error:
@@ -144,3 +154,13 @@ class CompletionHandler:
             return await self._hop(self._suggestions.keep, job, originals[0], text, self._clock.now())
 
         return await self._persistence.run(attempt)
+
+
+@asynccontextmanager
+async def _ending(deadline: float, what: str) -> AsyncIterator[None]:
+    """Raises ProviderTimeout where the block has not ended by `deadline`, an instant of the event loop's clock."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError as error:
+        raise ProviderTimeout(f"the attempt had no time left for the {what}") from error

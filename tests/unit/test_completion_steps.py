@@ -16,6 +16,7 @@ from engine.jobs.job import Job
 from engine.jobs.outcome import Expired, Settlement
 from engine.jobs.queue import Page
 from engine.jobs.states import JobState
+from engine.llm import Timeouts
 from engine.records.store import Where
 from engine.records.values import Prompt, PromptStatus
 from tests.support.completing import Completing, completing
@@ -277,3 +278,24 @@ def test_a_job_taken_away_stops_before_the_next_step(lab: Completing) -> None:
     assert isinstance(done.error, LeaseLost)
     assert [each.step for each in done.calls] == ["work"]
     assert lab.fake.seen.total == 1
+
+
+@pytest.mark.parametrize("hanging", ["judge", "writer"])
+def test_a_further_step_that_hangs_does_not_cost_the_answer(lab: Completing, hanging: str) -> None:
+    """It is given up while there is still time to keep what has been paid for: before the attempt's own limit."""
+    lab.fake.add(Rule(fault("hang"), model=hanging))
+    limit = Timeouts(read=1.0, total=1.0)
+    began = lab.clock.monotonic()
+
+    done = asyncio.run(lab.handled(lab.claimed(full_job(lab)), timeouts=limit))
+
+    assert lab.clock.monotonic() - began < 1.5
+    assert done.completed is not None
+    assert done.calls[0].outcome == "ok"
+    assert "unknown" in {call.outcome for call in done.calls}
+    if hanging == "judge":
+        assert done.completed.eval_result == {
+            "error": "the attempt had no time left for the evaluation",
+            "errorType": "ProviderTimeout",
+        }
+    assert done.completed.suggested_prompt_id is None
