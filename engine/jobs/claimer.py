@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
+from engine.errors import StorageError
 from engine.jobs.job import Job
 from engine.jobs.queue import ClaimFilter, ClaimRequest, JobQueue
 from engine.jobs.sharing import fair_shares
@@ -29,10 +30,14 @@ class Claimer:
             return self._claim(self._wanted, limit, expires_at, now)
         claimed: list[Job] = []
         held = dict(in_flight)
-        waiting = self._waiting()
-        while waiting and len(claimed) < limit:
-            shares = fair_shares(waiting, held, limit - len(claimed))
-            waiting = self._claim_shares(shares, held, claimed, expires_at, now)
+        try:
+            waiting = self._waiting()
+            while waiting and len(claimed) < limit:
+                shares = fair_shares(waiting, held, limit - len(claimed))
+                waiting = self._claim_shares(shares, held, claimed, expires_at, now)
+        except StorageError:
+            if not claimed:
+                raise
         return claimed
 
     def _claim_shares(
@@ -50,13 +55,19 @@ class Claimer:
         return rich
 
     def _waiting(self) -> list[str]:
-        """Clients with ready jobs, starting behind the one served last, so that all have their turn."""
-        after = self._queue.waiting_clients(self._wanted, self._last_client, _CLIENTS_A_ROUND)
-        if self._last_client is None or len(after) == _CLIENTS_A_ROUND:
-            return after
-        wrapped = self._queue.waiting_clients(self._wanted, None, _CLIENTS_A_ROUND - len(after))
+        """Clients with ready jobs, starting behind the one served last, so that all have their turn.
+
+        One query, unless there are too many clients for one.
+        """
+        last = self._last_client
+        first = self._queue.waiting_clients(self._wanted, None, _CLIENTS_A_ROUND)
+        if last is None:
+            return first
+        after = [client for client in first if client > last]
+        if len(first) == _CLIENTS_A_ROUND:
+            after = self._queue.waiting_clients(self._wanted, last, _CLIENTS_A_ROUND)
         known = set(after)
-        return after + [client for client in wrapped if client not in known]
+        return (after + [client for client in first if client not in known])[:_CLIENTS_A_ROUND]
 
     def _claim(self, wanted: ClaimFilter, limit: int, expires_at: datetime, now: datetime) -> list[Job]:
         request = ClaimRequest(filter=wanted, owner=self._owner, expires_at=expires_at, limit=limit)
