@@ -24,6 +24,7 @@ pytestmark = pytest.mark.parametrize("backend", one_of_each(), indirect=True)
 
 GRACE = 1.5
 LONG_GRACE = 300
+LOAD_PAUSE = 0.02
 CAPACITY = 6
 
 
@@ -101,7 +102,7 @@ class Load:
 
     def run(self) -> None:
         with httpx.Client(timeout=20, trust_env=False) as http:
-            while not self._ended.is_set():
+            while not self._ended.wait(LOAD_PAUSE):
                 self._post(http, f"load {self.acknowledged}")
                 self.acknowledged += 1
 
@@ -135,7 +136,7 @@ def test_a_rolling_restart_under_load(database: Database, tmp_path: Path) -> Non
     call is made twice."""
     with serving(database, tmp_path, 2, drain_seconds=20) as (customer, replicas):
         customer.fake.set_latency(0.1)
-        customer.employ(replicas[0])
+        customer.employ(replicas[0], capacity=20)
         with Load(customer, replicas).running() as load:
             for replica in replicas:
                 _restart_amid(customer, load, replica)

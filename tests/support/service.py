@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from config import Settings
 from tests.support.api import ADMIN_KEY, PEPPER
 from tests.support.backends import MONGO, MONGO_REPLICA, SQLITE, chosen
 from tests.support.waiting import eventually
@@ -30,7 +31,7 @@ ENVIRONMENT = {
     "LOG_FORMAT": "json",
     PROVIDER_KEY: "sk-of-no-worth",
 }
-_FORGOTTEN = ("PROXY", "POLL_INTERVAL", "MAX_ITEMS_PER_BATCH", "NUM_LLM_WORKERS", "DRAIN_SECONDS")
+_NOT_PASSED_ON = tuple(name.upper() for name in Settings.model_fields)
 
 
 def one_of_each() -> tuple[str, ...]:
@@ -62,7 +63,9 @@ class Replica:
 
     def launch(self) -> None:
         """Start it; `wait_up` says when it is there."""
-        kept = {name: value for name, value in os.environ.items() if not name.upper().endswith(_FORGOTTEN)}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.upper().endswith(("PROXY", *_NOT_PASSED_ON))
+        }
         self._log.touch()
         self._log_starts_at = self._log.stat().st_size
         with self._log.open("ab") as log:
@@ -146,16 +149,16 @@ class Fleet:
         self._settings = settings
         self.replicas: list[Replica] = []
 
-    def launch(self, count: int = 1, **settings: object) -> list[Replica]:
+    def launch(self, count: int) -> list[Replica]:
         """Replicas that are up, started at the same time."""
-        made = [self._replica(settings) for _ in range(count)]
+        made = [self._replica() for _ in range(count)]
         for replica in made:
             replica.launch()
         return [replica.wait_up() for replica in made]
 
-    def _replica(self, settings: dict[str, object]) -> Replica:
+    def _replica(self) -> Replica:
         log = self._folder / f"replica-{len(self.replicas) + 1}.log"
-        replica = Replica(*self._where, log, **{**self._settings, **settings})
+        replica = Replica(*self._where, log, **self._settings)
         self.replicas.append(replica)
         return replica
 
