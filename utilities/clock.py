@@ -19,6 +19,12 @@ def to_milliseconds(instant: datetime) -> datetime:
     return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
 
 
+def steady_seconds() -> float:
+    """Seconds that never go back and also pass while the machine is suspended, where the system can tell."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
 class SystemClock:
     """This machine's clock."""
 
@@ -26,31 +32,35 @@ class SystemClock:
         return to_milliseconds(datetime.now(UTC))
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return steady_seconds()
 
 
 class SharedClock:
     """The clock all replicas agree on: this machine's steady clock, set by the database server's time.
 
     `read` answers the server's instant, or None where the back-end offers none; then the system clock is the shared
-    one. `calibrate` asks once and halves the round trip, as NTP does; between calibrations the steady clock advances.
+    one. `calibrate` asks once and halves the round trip, as NTP does; between calibrations the steady clock advances,
+    so that a system clock that is set anew makes no lease run out.
     """
 
-    def __init__(self, read: Callable[[], datetime | None]) -> None:
+    def __init__(self, read: Callable[[], datetime | None], system: Clock | None = None) -> None:
         self._read = read
-        self._offset = timedelta(0)
+        self._system = system or SystemClock()
+        self._set: tuple[datetime, float] | None = None
 
-    def calibrate(self) -> timedelta:
-        """Ask the server for its time; returns the offset to the system clock. Errors of the server pass through."""
-        before = datetime.now(UTC)
+    def calibrate(self) -> None:
+        """Ask the server for its time. Errors of the server pass through."""
+        before = self._system.monotonic()
         server = self._read()
-        after = datetime.now(UTC)
+        after = self._system.monotonic()
         if server is not None:
-            self._offset = server - (before + (after - before) / 2)
-        return self._offset
+            self._set = server, (before + after) / 2
 
     def now(self) -> datetime:
-        return to_milliseconds(datetime.now(UTC) + self._offset)
+        if self._set is None:
+            return self._system.now()
+        instant, at = self._set
+        return to_milliseconds(instant + timedelta(seconds=self._system.monotonic() - at))
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return self._system.monotonic()

@@ -13,7 +13,6 @@ what it was. A mark of a process that died counts as gone after DEAD_AFTER; a li
 """
 
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from engine.errors import StorageError
 from engine.storage.mongo.connection import FOLLOWED, Documents
 from engine.storage.mongo.faults import guarded
 from engine.storage.mongo.turns import Turns
+from utilities.clock import steady_seconds
 from utilities.ids import ObjectIds
 
 FULL = 4000
@@ -53,12 +53,6 @@ class _Mark:
 class _Room:
     bucket: str
     left: int
-
-
-def steady_seconds() -> float:
-    """Seconds that also pass while the machine is suspended, where the system can tell."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 class Marks:
