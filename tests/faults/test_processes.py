@@ -81,7 +81,7 @@ def test_acknowledged_jobs_survive_a_kill(database: Database, tmp_path: Path) ->
 def test_a_job_that_kills_its_worker_every_time(database: Database, tmp_path: Path) -> None:
     """Fault 19: a job in whose handling the process dies each time is a dead letter after a few lost leases, and says
     so; it is charged no attempt, and the other jobs go on."""
-    with serving(database, tmp_path, lease_seconds=1.5, worker_lease_seconds=2) as (customer, [replica]):
+    with serving(database, tmp_path, lease_seconds=1.5, worker_lease_seconds=1.5) as (customer, [replica]):
         customer.fake.add(Rule(fault("hang"), containing="poison"))
         customer.employ(replica)
         [poison] = customer.post(replica, "poison")

@@ -80,7 +80,7 @@ def test_a_second_sigterm_ends_at_once(database: Database, tmp_path: Path) -> No
     with serving(database, tmp_path, drain_seconds=LONG_GRACE) as (customer, [replica]):
         quick, long = _occupied(customer, replica)
         replica.terminate()
-        replica.wait_for("drain_begins")
+        replica.wait_for("Waiting for application shutdown.")
         replica.terminate()
         assert replica.exit_code() == 0
         _assert_nothing_is_leased(customer.storage, customer)
