@@ -45,6 +45,7 @@ from utilities.secrets import ProviderSecrets
 
 VERSION = "0.1.0"
 _STORAGE_THREADS = 8
+_READING_THREADS = 2
 _OPENING_ATTEMPTS = 6
 _OPENING_PAUSE_SECONDS = 2.0
 _HTTP_GRACE_SECONDS = 5
@@ -112,6 +113,7 @@ def install(settings: Settings) -> Installation:
     ids, signals, registry = ObjectIds(), JobSignals(), Registry()
     threads = ThreadPoolExecutor(_STORAGE_THREADS, thread_name_prefix="storage")
     hop = ThreadHop(threads)
+    reading = ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="reading")
     provider_secrets = ProviderSecrets(reserved=SECRET_NAMES)
 
     def make_handler() -> CompletionHandler:
@@ -123,6 +125,7 @@ def install(settings: Settings) -> Installation:
             clock=clock,
             ids=ids,
             hop=hop,
+            reading=ThreadHop(reading),
             timeouts=Timeouts(read=settings.attempt_timeout_seconds, total=settings.attempt_timeout_seconds),
         )
 

@@ -1,18 +1,19 @@
 """What an answer's text means under a job's responseFormat. The result is always an object."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from engine.errors import InvalidField
 from engine.llm import JsonObject, ResponseFormat
+from utilities.apart import Apart, GaveUp
 from utilities.hop import Hop
 from utilities.json_repair import repaired_json, strict_json
 
-if TYPE_CHECKING:
-    from jsonschema.protocols import Validator
-
+JUDGING_SECONDS = 10.0
 _MOST_SCHEMAS = 256
+_SHORT = 2000
+"""Characters that can be repaired here: it takes a fraction of a second at worst."""
 
 
 class Unreadable(ValueError):
@@ -20,31 +21,51 @@ class Unreadable(ValueError):
 
 
 class Answers:
-    """Reads answers. Schemas are compiled once each, away from the loop. For one event loop."""
+    """Reads answers. What may take long is done by a process of its own, and given up after `seconds`.
 
-    def __init__(self, hop: Hop) -> None:
+    For one event loop. `hop` is best not the one that reaches the storage: whoever waits for that process keeps a
+    thread waiting.
+    """
+
+    def __init__(self, hop: Hop, seconds: float = JUDGING_SECONDS) -> None:
         self._hop = hop
-        self._validators: dict[bytes, Validator] = {}
+        self._apart = Apart("llm_workers.judging", seconds)
+        self._good: set[bytes] = set()
 
     async def prepare(self, wanted: ResponseFormat) -> None:
         """Raises InvalidField where the format's schema is none: before a call is paid for."""
-        if isinstance(wanted, dict):
-            await self._validator(wanted["schema"])
+        if not isinstance(wanted, dict):
+            return
+        fingerprint = orjson.dumps(wanted["schema"], option=orjson.OPT_SORT_KEYS)
+        if fingerprint in self._good:
+            return
+        try:
+            problem = (await self._judged("compile", wanted["schema"]))["problem"]
+        except Unreadable as error:
+            raise InvalidField("responseFormat", "the schema cannot be checked in time") from error
+        if problem is not None:
+            raise InvalidField("responseFormat", problem)
+        if len(self._good) >= _MOST_SCHEMAS:
+            self._good.clear()
+        self._good.add(fingerprint)
 
     async def read(self, text: str, wanted: ResponseFormat) -> JsonObject:
         """The object that is stored: {"text": …}, the JSON object itself, or {"value": …} for a list or scalar.
 
-        Raises Unreadable.
+        Raises Unreadable, and InvalidField as `prepare` does.
         """
         if wanted == "text":
             return {"text": text}
         value = await self._value(text)
         if isinstance(wanted, dict):
-            validator = await self._validator(wanted["schema"])
-            problem = await self._hop(_first_problem, validator, value)
+            await self.prepare(wanted)
+            problem = (await self._judged("check", wanted["schema"], value))["problem"]
             if problem is not None:
                 raise Unreadable(f"the answer does not match the schema: {problem}")
         return value if isinstance(value, dict) else {"value": value}
+
+    async def aclose(self) -> None:
+        self._apart.close()
 
     async def _value(self, text: str) -> Any:
         try:
@@ -52,45 +73,22 @@ class Answers:
         except ValueError:
             pass
         try:
-            return await self._hop(repaired_json, text)
+            return await self._hop(repaired_json, text) if len(text) < _SHORT else await self._repaired(text)
+        except Unreadable:
+            raise
         except ValueError as error:
             raise Unreadable(f"the answer is not JSON: {error}") from error
 
-    async def _validator(self, schema: Any) -> "Validator":
-        fingerprint = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)
-        validator = self._validators.get(fingerprint)
-        if validator is None:
-            validator = await self._hop(_compiled, schema)
-            if len(self._validators) >= _MOST_SCHEMAS:
-                self._validators.clear()
-            self._validators[fingerprint] = validator
-        return validator
+    async def _repaired(self, text: str) -> Any:
+        answer = await self._judged("repair", text)
+        if "error" in answer:
+            raise ValueError(answer["error"])
+        return answer["value"]
 
-
-def _compiled(schema: Any) -> "Validator":
-    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 - slow to import, seldom needed
-    from jsonschema.validators import validator_for  # noqa: PLC0415
-    from referencing import Registry  # noqa: PLC0415
-
-    kind = validator_for(schema, default=Draft202012Validator)
-    try:
-        kind.check_schema(schema)
-    except (SchemaError, RecursionError) as error:
-        where = error.json_path if isinstance(error, SchemaError) else "$"
-        raise InvalidField("responseFormat", f"not a JSON schema (at {where})") from error
-    # An empty registry: the default one fetches references from the network.
-    validator: Validator = kind(schema, registry=Registry())
-    return validator
-
-
-def _first_problem(validator: "Validator", value: Any) -> str | None:
-    from jsonschema.exceptions import best_match  # noqa: PLC0415 - as above
-    from referencing.exceptions import Unresolvable  # noqa: PLC0415
-
-    try:
-        problem = best_match(validator.iter_errors(value))
-    except (Unresolvable, RecursionError):
-        return "it refers to something outside itself, or to itself without end"
-    if problem is None:
-        return None
-    return f"{problem.json_path} breaks {problem.validator!r}: {str(problem.validator_value)[:200]}"
+    async def _judged(self, *request: Any) -> dict[str, Any]:
+        """Raises Unreadable where it took too long."""
+        try:
+            answer: dict[str, Any] = orjson.loads(await self._hop(self._apart, orjson.dumps(request)))
+        except (GaveUp, TypeError) as error:  # TypeError: half a character, which JSON cannot hold
+            raise Unreadable("the answer could not be read in time, or at all") from error
+        return answer

@@ -43,20 +43,23 @@ class CompletionHandler:
         clock: Clock,
         ids: ObjectIds,
         hop: Hop,
+        reading: Hop | None = None,
         timeouts: Timeouts | None = None,
         persistence: Persistence | None = None,
     ) -> None:
+        """`hop` reaches the storage, `reading` is for answers that take long to read."""
         self._providers = providers
         self._catalogue = catalogue
         self._clock = clock
         self._hop = hop
         self._timeouts = timeouts or Timeouts()
         self._suggestions = Suggestions(prompts, ids)
+        self._answers = Answers(reading or hop)
         self._persistence = persistence or Persistence(random.Random())
         self._steps = Steps(
             providers=providers,
             secrets=secrets,
-            answers=Answers(hop),
+            answers=self._answers,
             clock=clock,
             hop=hop,
             timeouts=self._timeouts,
@@ -77,6 +80,7 @@ class CompletionHandler:
         return Completed(result=result, eval_result=evaluation, suggested_prompt_id=suggestion)
 
     async def aclose(self) -> None:
+        await self._answers.aclose()
         await self._providers.aclose()
 
     async def _worked(self, work: Assignment) -> JsonObject:

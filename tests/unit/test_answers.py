@@ -9,13 +9,16 @@ import pytest
 
 from engine.errors import InvalidField
 from llm_workers.answers import Answers, Unreadable
+from tests.support.waiting import eventually
 from utilities.hop import ThreadHop
 
 
 @pytest.fixture
 def answers() -> Iterator[Answers]:
-    with ThreadPoolExecutor(1) as executor:
-        yield Answers(ThreadHop(executor))
+    with ThreadPoolExecutor(2) as executor:
+        reader = Answers(ThreadHop(executor), seconds=2.0)
+        yield reader
+        asyncio.run(reader.aclose())
 
 
 def schema(document: Any) -> dict[str, Any]:
@@ -94,3 +97,60 @@ def test_prepare_leaves_other_formats_alone(answers: Answers) -> None:
     """json and text need no preparation."""
     asyncio.run(answers.prepare("json"))
     asyncio.run(answers.prepare("text"))
+
+
+def test_a_pattern_cannot_hold_up_the_service(answers: Answers) -> None:
+    """A pattern that would be tried for years is given up; meanwhile the loop goes on, and so do other answers."""
+    evil = schema({"type": "object", "properties": {"x": {"pattern": "^(a+)+$"}}})
+
+    async def scenario() -> int:
+        turns = 0
+        reading = asyncio.ensure_future(answers.read('{"x": "' + "a" * 60 + '!"}', evil))
+        while not reading.done():
+            await asyncio.sleep(0.02)
+            turns += 1
+        with pytest.raises(Unreadable, match="in time"):
+            await reading
+        assert await answers.read('{"x": "aa"}', evil) == {"x": "aa"}
+        return turns
+
+    assert asyncio.run(scenario()) > 20
+
+
+def test_a_broken_answer_cannot_take_for_ever(answers: Answers) -> None:
+    """A long text whose repair would take minutes is given up."""
+    with pytest.raises(Unreadable, match="in time"):
+        read(answers, '{"a" ' * 20_000, "json")
+
+
+def test_a_long_broken_answer_is_repaired(answers: Answers) -> None:
+    """Length alone is no reason to give up."""
+    text = '{"a": [' + "1, " * 2000 + "]"
+
+    assert read(answers, text, "json") == {"a": [1] * 2000}
+
+
+def test_the_reader_is_started_again(answers: Answers) -> None:
+    """A process that was ended by somebody else is started anew, and the answer is read all the same."""
+    wanted = schema({"type": "object"})
+    assert read(answers, "{}", wanted) == {}
+    process = answers._apart._process
+    assert process is not None
+    process.kill()
+    process.wait(10)
+    assert read(answers, '{"a": 1}', wanted) == {"a": 1}
+
+
+def test_closing_waits_for_nothing() -> None:
+    """What is being read when the reader is closed is given up at once."""
+    with ThreadPoolExecutor(1) as executor:
+        reader = Answers(ThreadHop(executor), seconds=60.0)
+
+        async def scenario() -> None:
+            reading = asyncio.ensure_future(reader.read('{"a" ' * 20_000, "json"))
+            await asyncio.to_thread(eventually, lambda: reader._apart._process)
+            await reader.aclose()
+            with pytest.raises(Unreadable):
+                await reading
+
+        asyncio.run(asyncio.wait_for(scenario(), 10))

@@ -5,6 +5,7 @@ from datetime import datetime
 from pymongo import MongoClient
 
 from engine.errors import StorageError
+from engine.jobs.queue import JobQueue
 from engine.records.store import PromptStore, RecordStore, WorkerStore
 from engine.records.values import Client, Model, PromptFlow
 from engine.storage.mongo.clock import server_time
@@ -20,6 +21,7 @@ from utilities.ids import ObjectIds
 class MongoStorage:
     """Implements engine.records.store.Storage over one client, which it closes."""
 
+    jobs: JobQueue
     clients: RecordStore[Client]
     models: RecordStore[Model]
     prompts: PromptStore
@@ -33,7 +35,8 @@ class MongoStorage:
         self.ping()  # indexes may take minutes to make; that the server is there should not
         make_indexes(self._database, cosmos=cosmos)
         ids = ObjectIds()
-        self.jobs = MongoJobQueue(self._database)
+        self._queue = MongoJobQueue(self._database)
+        self.jobs = self._queue
         self.clients = MongoRecords(self._database, CLIENTS, ids)
         self.models = MongoRecords(self._database, MODELS, ids)
         self.prompts = MongoPrompts(self._database, ids)
@@ -48,7 +51,7 @@ class MongoStorage:
 
     def close(self) -> None:
         try:
-            self.jobs.close()
+            self._queue.close()
         except StorageError:  # the marks age away by themselves
             return
         finally:
