@@ -68,7 +68,7 @@ def test_a_job_has_its_attempts_and_no_more(most: int, seed: int) -> None:
 
 @pytest.mark.parametrize("error", [RateLimited, QuotaExhausted, StorageUnavailable])
 def test_waiting_is_free_and_bounded(error: type[MetasyncError]) -> None:
-    """A rate limit, an exhausted quota or a database that is away charges no attempt, until the bound on waits is reached."""
+    """Waiting for a limit, a quota or the database charges no attempt, until the bound on waits is reached."""
     worn = make_job(max_attempts=1, attempts=0, waits=POLICY.max_waits - 1)
     outcome = POLICY.decide(worn, error("wait"), NOW, chance())
     assert isinstance(outcome, Retried)
