@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from engine.errors import StorageCorrupt
+from engine.errors import InvalidField, StorageCorrupt
 from engine.jobs.job import Attempt, Call, Failure, Job, Lease, Totals
 from engine.jobs.references import flatten
 from engine.jobs.states import JobState
@@ -43,8 +43,11 @@ def line_of(job: Job, now: datetime) -> Line:
 
 
 def json_text(value: Any) -> str | None:
-    """JSON text of a free-form value; None stays None."""
-    return None if value is None else orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    """JSON text of a free-form value; None stays None. Raises InvalidField for what JSON text cannot hold."""
+    try:
+        return None if value is None else orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    except orjson.JSONEncodeError as error:
+        raise InvalidField("value", f"cannot be stored: {error}") from error
 
 
 def json_value(text: str | None) -> Any:
