@@ -4,7 +4,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, LifoQueue
 
@@ -114,9 +114,12 @@ class Readers:
         return connection
 
     def close(self) -> None:
-        """Waits for the reads under way, then closes all."""
+        """Waits for the reads under way, for a while, then closes all that are free; harmless when repeated."""
+        if self._closed:
+            return
         self._closed = True
-        for _ in range(READERS):
-            connection = self._free.get(timeout=_READ_WAIT_SECONDS)
-            if connection is not None:
-                connection.close()
+        with suppress(Empty):  # a read that takes longer keeps its connection until it ends
+            for _ in range(READERS):
+                connection = self._free.get(timeout=_READ_WAIT_SECONDS)
+                if connection is not None:
+                    connection.close()
