@@ -1,0 +1,110 @@
+"""The fake provider for benchmarks: one fixed answer, as fast as Python sends it, so that it is not what is measured.
+
+It looks at nothing but a request's length. `python -m tests.support.fake_provider.fixed [--latency ms]`.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import time
+from array import array
+from typing import Any
+
+from llm_workers.loops import new_event_loop
+
+TEXT = '{"answer": "ok", "score": 1}'
+_COMPLETION = {
+    "id": "chatcmpl-fixed",
+    "object": "chat.completion",
+    "created": 1750000000,
+    "model": "fake",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": TEXT}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30},
+}
+
+
+def _http(document: Any) -> bytes:
+    body = json.dumps(document).encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+class FixedAnswers:
+    """What all connections share. `arrivals` are time.monotonic() of each call since the last reset."""
+
+    def __init__(self, latency: float) -> None:
+        self.latency = latency
+        self.in_flight = 0
+        self.arrivals = array("d")
+        self._answer = _http(_COMPLETION)
+
+    def received(self, connection: "_Connection", head: bytes, body: bytes) -> None:
+        if head.startswith(b"GET /_seen"):
+            connection.send(_http({"arrivals": self.arrivals.tolist(), "in_flight": self.in_flight}))
+        elif head.startswith(b"GET /_count"):
+            connection.send(_http({"total": len(self.arrivals), "in_flight": self.in_flight}))
+        elif head.startswith(b"POST /_reset"):
+            self.arrivals = array("d")
+            self.latency = json.loads(body)["latency"]
+            connection.send(_http({}))
+        else:
+            self._called(connection)
+
+    def _called(self, connection: "_Connection") -> None:
+        self.arrivals.append(time.monotonic())
+        if self.latency:
+            self.in_flight += 1
+            asyncio.get_running_loop().call_later(self.latency, self._late, connection)
+        else:
+            connection.send(self._answer)
+
+    def _late(self, connection: "_Connection") -> None:
+        self.in_flight -= 1
+        connection.send(self._answer)
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, answers: FixedAnswers) -> None:
+        self._answers = answers
+        self._received = b""
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while (end := self._received.find(b"\r\n\r\n")) >= 0:
+            head, whole = self._received[:end], end + 4 + _length(self._received[:end])
+            if len(self._received) < whole:
+                return
+            body, self._received = self._received[end + 4 : whole], self._received[whole:]
+            self._answers.received(self, head, body)
+
+    def send(self, answer: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(answer)
+
+
+def _length(head: bytes) -> int:
+    _, found, rest = head.lower().partition(b"content-length:")
+    return int(rest.split(b"\r\n", 1)[0]) if found else 0
+
+
+async def _serve(latency: float) -> None:
+    answers = FixedAnswers(latency)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Connection(answers), "127.0.0.1", 0, backlog=4096)
+    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="An LLM provider on 127.0.0.1 that always answers the same.")
+    parser.add_argument("--latency", type=float, default=0.0, help="milliseconds until an answer")
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_serve(parser.parse_args().latency / 1000))
