@@ -70,8 +70,10 @@ class Installation:
         try:
             yield
         finally:
-            await asyncio.to_thread(self.pool.drain, timedelta(seconds=self.settings.drain_seconds))
-            await asyncio.to_thread(self._close)
+            try:
+                await asyncio.to_thread(self.pool.drain, timedelta(seconds=self.settings.drain_seconds))
+            finally:
+                await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
         self.services.close()

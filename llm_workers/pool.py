@@ -240,6 +240,8 @@ class WorkerPool:
                 self._wake_all()
             if done.more:
                 return timedelta(0)
+            if not (done.promoted or done.requeued or done.dead):
+                return _TICK
             due = self._storage.jobs.next_due()
         return _TICK if due is None else min(_TICK, max(due - now, timedelta(milliseconds=20)))
 

@@ -122,7 +122,7 @@ class JobQueue(Protocol):
 
         Each is PROCESSING with a token one higher than before. No job is ever given to two claimers. A lost race may
         give a short or empty batch while jobs are still ready. Repeating after an error is safe: what the lost call
-        claimed comes back when its lease expires.
+        claimed comes back when its lease expires. A job that cannot be read is left out, and said in the log.
         """
         ...
 
@@ -162,7 +162,7 @@ class JobQueue(Protocol):
         ...
 
     def expired(self, now: datetime, limit: int) -> list[Job]:
-        """PROCESSING jobs whose lease has run out at `now`, the longest first."""
+        """PROCESSING jobs whose lease has run out at `now`, the longest first; those that can be read."""
         ...
 
     def promote(self, now: datetime, limit: int) -> int:

@@ -5,12 +5,13 @@ money is a whole number of pricing.QUANTUM, and free-form JSON (requestData and 
 any JSON comes back exactly as it came in, whatever its keys, depth or numbers are and whatever the back-end forbids.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
+import structlog
 
 from engine.errors import InvalidField, StorageCorrupt
 from engine.jobs.job import Attempt, Call, Failure, Job, Lease, Totals
@@ -20,6 +21,9 @@ from engine.metadata import Metadata
 from engine.pricing import from_units, to_units
 
 Document = dict[str, Any]
+S = TypeVar("S")
+
+log = structlog.get_logger(__name__)
 
 
 class Line(StrEnum):
@@ -261,6 +265,17 @@ def job_from_document(document: Mapping[str, Any]) -> Job:
         return _job(document)
     except (KeyError, TypeError, ValueError) as error:
         raise StorageCorrupt(f"job {document.get('_id')} cannot be read: {error!r}") from error
+
+
+def readable(stored: Iterable[S], read: Callable[[S], Job]) -> list[Job]:
+    """The jobs among `stored` that can be read: for the queue's own work, which one bad document must not stop."""
+    jobs = []
+    for each in stored:
+        try:
+            jobs.append(read(each))
+        except StorageCorrupt as error:
+            log.warning("job_unreadable", reason=str(error))
+    return jobs
 
 
 def _job(document: Mapping[str, Any]) -> Job:

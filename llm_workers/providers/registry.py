@@ -12,11 +12,15 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, cast
 
+import structlog
+
 from engine.errors import UnknownReference
 from engine.llm import Provider
 
 if TYPE_CHECKING:
     from llm_workers.transport import Transport
+
+log = structlog.get_logger(__name__)
 
 GROUP = "metasync.providers"
 BUILT_IN: Mapping[str, str] = MappingProxyType(
@@ -86,9 +90,16 @@ class Registry:
         with self._lock:
             if self._plug_ins is None:
                 self._plug_ins = {}
-                for entry in self._discover():
+                for entry in self._discovered():
                     self._take(entry, self._plug_ins)
             return self._plug_ins
+
+    def _discovered(self) -> list[EntryPoint]:
+        try:
+            return list(self._discover())
+        except Exception as error:  # noqa: BLE001 - the metadata of any installed package may be broken
+            self._problems[GROUP] = f"{type(error).__name__}: {error}"[:500]
+            return []
 
     def _take(self, entry: EntryPoint, into: dict[str, ProviderClass]) -> None:
         try:
@@ -97,7 +108,7 @@ class Registry:
             plug_in = entry.load()
             if not isinstance(plug_in.needs_key, bool) or not callable(plug_in.complete):
                 raise TypeError("not a provider class")  # noqa: TRY301 - as above
-        except Exception as error:  # noqa: BLE001 - a plug-in may raise whatever it likes
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plug-in may raise whatever it likes
             self._problems[entry.name] = f"{type(error).__name__}: {error}"[:500]
         else:
             into[entry.name] = plug_in
@@ -125,8 +136,11 @@ class ProviderSet:
         return provider
 
     async def aclose(self) -> None:
-        for provider in self._providers.values():
-            await provider.aclose()
+        for sdk, provider in self._providers.items():
+            try:
+                await provider.aclose()
+            except Exception as error:  # noqa: BLE001 - a plug-in that breaks must not keep the others open
+                log.warning("provider_not_closed", sdk=sdk, error_type=type(error).__name__)
         if self._transport is not None:
             await self._transport.aclose()
 

@@ -16,7 +16,15 @@ from llm_workers.transport import Transport
 CONTRACT = frozenset({"OpenAI", "AzureOpenAI", "Anthropic", "Gemini", "ChatCompletionsClient", "test"})
 
 
-class Outsider:
+class Leaving(type):
+    """A class whose attribute `leaves` ends the process, as some modules do when they are imported."""
+
+    @property
+    def leaves(cls) -> object:
+        raise SystemExit(3)
+
+
+class Outsider(metaclass=Leaving):
     """A provider as a plug-in brings it."""
 
     needs_key: ClassVar[bool] = False
@@ -76,6 +84,7 @@ def test_a_plug_in() -> None:
         (f"{__name__}:NoSuchName", "AttributeError"),
         (f"{__name__}:NOT_A_PROVIDER", "AttributeError"),
         ("builtins:int", "AttributeError"),
+        (f"{__name__}:Outsider.leaves", "SystemExit"),
     ],
 )
 def test_a_broken_plug_in(value: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,6 +96,40 @@ def test_a_broken_plug_in(value: str, reason: str, capsys: pytest.CaptureFixture
     assert capsys.readouterr() == ("", "")
     with pytest.raises(UnknownReference):
         plugged.needs_key("broken")
+
+
+def test_broken_metadata() -> None:
+    """Where the installed packages cannot be looked through, the built-in providers serve and the reason is told."""
+
+    def broken() -> list[EntryPoint]:
+        raise ValueError("no metadata")
+
+    alone = Registry(broken)
+
+    assert alone.names() == CONTRACT
+    assert alone.problems() == {GROUP: "ValueError: no metadata"}
+
+
+class Clinging(Outsider):
+    """A provider that cannot be closed."""
+
+    async def aclose(self) -> None:
+        raise RuntimeError("no")
+
+
+def test_one_that_cannot_be_closed() -> None:
+    """It does not keep the others and the connections open."""
+
+    async def check() -> int:
+        clinging, outside = entry("clinging", f"{__name__}:Clinging"), entry("outside", f"{__name__}:Outsider")
+        providers = ProviderSet(registry(clinging, outside))
+        await providers.get("clinging")
+        await providers.get("outside")
+        closed = Outsider.closed
+        await providers.aclose()
+        return Outsider.closed - closed
+
+    assert asyncio.run(check()) == 1
 
 
 def test_a_taken_name() -> None:

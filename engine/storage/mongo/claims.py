@@ -10,7 +10,7 @@ from datetime import datetime
 from engine.jobs.job import Job
 from engine.jobs.queue import ClaimRequest
 from engine.jobs.states import JobState
-from engine.storage.codec import Line
+from engine.storage.codec import Line, readable
 from engine.storage.mongo.batches import Batches
 from engine.storage.mongo.connection import Document, Documents
 from engine.storage.mongo.documents import read_job
@@ -45,7 +45,7 @@ class Claims:
                 if not certain:
                     make_durable(self._jobs)
         self._places.note(taken)
-        jobs = [read_job(document) for document in taken]
+        jobs = readable(taken, read_job)
         return sorted(jobs, key=lambda job: (job.priority, job.id))
 
     def _candidates(self, request: ClaimRequest, now: datetime) -> list[Document]:

@@ -9,7 +9,7 @@ from pymongo.database import Database
 from engine.jobs.job import Attempt, Job
 from engine.jobs.outcome import Settlement
 from engine.jobs.queue import ClaimFilter, ClaimRequest, Hold, IdempotencyRecord, JobQuery, Page, SummaryRow
-from engine.storage.codec import Line, instant
+from engine.storage.codec import Line, instant, readable
 from engine.storage.mongo.batches import Batches
 from engine.storage.mongo.claims import Claims
 from engine.storage.mongo.connection import Document
@@ -96,7 +96,7 @@ class MongoJobQueue:
 
     def expired(self, now: datetime, limit: int) -> list[Job]:
         condition = {"line": str(Line.LEASED), "wakeAt": {"$lte": now}}
-        return self._read(condition, [("line", 1), ("wakeAt", 1)], Page(limit=limit))
+        return readable(self._found(condition, [("line", 1), ("wakeAt", 1)], Page(limit=limit)), read_job)
 
     def promote(self, now: datetime, limit: int) -> int:
         condition: Document = {"line": str(Line.LATER), "wakeAt": {"$lte": now}}
@@ -137,11 +137,14 @@ class MongoJobQueue:
         return self._read(listed(query), [("_id", -1 if page.newest_first else 1)], page)
 
     def _read(self, condition: Document, order: Sort | None, page: Page) -> list[Job]:
+        return [read_job(document) for document in self._found(condition, order, page)]
+
+    def _found(self, condition: Document, order: Sort | None, page: Page) -> list[Document]:
         self._batches.look_after_doubts()
         cursor = self._jobs.find(condition, sort=order, skip=page.skip, limit=page.limit)
         documents = guarded(lambda: list(cursor.clone()))
         self._places.note(documents)
-        return [read_job(document) for document in documents]
+        return documents
 
     def count(self, query: JobQuery) -> int:
         if is_narrow(query):

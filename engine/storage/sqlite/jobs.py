@@ -10,7 +10,7 @@ from engine.jobs.job import Attempt, Job
 from engine.jobs.outcome import Settlement
 from engine.jobs.queue import ClaimFilter, ClaimRequest, Hold, IdempotencyRecord, JobQuery, Page, SummaryRow
 from engine.jobs.references import flatten
-from engine.storage.codec import Line
+from engine.storage.codec import Line, readable
 from engine.storage.sqlite import claims, counters, listing, reservations, settling
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.rows import COLUMNS, FRESH, Row, instant_of, job_of, json_of, reference_rows, row_of, to_ms
@@ -76,7 +76,7 @@ class SqliteJobQueue:
             if request.limit < 1 or not claims.any_ready(connection, request.filter):
                 return []
         rows = self._writer.run(lambda transaction: _claim(transaction, request, now))
-        return [job_of(row) for row in sorted(rows, key=lambda row: (row.priority, row.id))]
+        return readable(sorted(rows, key=lambda row: (row.priority, row.id)), job_of)
 
     def waiting_clients(self, wanted: ClaimFilter, after: str | None, limit: int) -> list[str]:
         with self._readers.borrow() as connection:
@@ -109,7 +109,7 @@ class SqliteJobQueue:
     def expired(self, now: datetime, limit: int) -> list[Job]:
         with self._readers.borrow() as connection:
             rows = connection.execute(_EXPIRED, (to_ms(now), limit)).fetchall()
-        return [job_of(row) for row in rows]
+        return readable(rows, job_of)
 
     def promote(self, now: datetime, limit: int) -> int:
         with self._readers.borrow() as connection:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from engine.errors import InvalidField
+from engine.errors import InvalidField, StorageCorrupt
 from engine.jobs.job import Job, Totals
 from engine.jobs.references import flatten
 from engine.storage.codec import Line, job_from_document, job_to_document, totals_to_document
@@ -136,6 +136,13 @@ def row_of(job: Job, now: datetime) -> Row:
 def job_of(columns: Sequence[Any]) -> Job:
     """The job of a row read in the order of COLUMNS; raises StorageCorrupt."""
     row = Row._make(columns)
+    try:
+        return job_from_document(_document_of(row))
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageCorrupt(f"job {row.id} cannot be read: {error!r}") from error
+
+
+def _document_of(row: Row) -> dict[str, Any]:
     document: dict[str, Any] = {**FRESH, **orjson.loads(row.body)}
     if row.progress is not None:
         document.update(orjson.loads(row.progress))
@@ -155,7 +162,7 @@ def job_of(columns: Sequence[Any]) -> Job:
         lease=_lease_document(row),
         revision=row.revision,
     )
-    return job_from_document(document)
+    return document
 
 
 def _lease_document(row: Row) -> dict[str, Any] | None:
