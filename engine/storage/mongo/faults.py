@@ -34,6 +34,8 @@ _AWAY = frozenset({6, 7, 64, 89, 91, 189, 262, 9001, 10058, 10107, 11600, 11602,
 """Server codes that mean: not reachable, shutting down, or not primary just now (as the drivers' specification lists
 them), and 64, a write concern that could not be met in time."""
 _UNFIT = frozenset({13, 18, 8000, 14031})
+_TOO_LARGE = frozenset({10334, 17419, 17420})
+"""Server codes for a document that is over the limit, or would be after the update."""
 _LONG_WAIT = 30.0
 
 PATIENCE_SECONDS = 4.0
@@ -59,7 +61,7 @@ def guarded(operation: Callable[[], T]) -> T:
         try:
             return operation()
         except NOT_STORABLE as error:
-            raise InvalidField("document", "too large for the database, or not storable text") from error
+            raise _not_storable() from error
         except PyMongoError as error:
             wait = throttled_for(error)
             if is_duplicate(error):
@@ -81,6 +83,16 @@ def translated(error: PyMongoError) -> MetasyncError:
     """Our error for the driver's. Names the class and the code, which hold no secret, and never the text."""
     codes = set(_codes(error))
     label = f"{type(error).__name__}{f', code {min(codes)}' if codes else ''}"
+    if codes & _TOO_LARGE:
+        return _not_storable()
+    return _outage(error, codes, label) or StorageError(f"the database refused an operation ({label})")
+
+
+def _not_storable() -> InvalidField:
+    return InvalidField("document", "too large for the database, or not storable text")
+
+
+def _outage(error: PyMongoError, codes: set[int], label: str) -> StorageUnavailable | None:
     wait = throttled_for(error)
     if wait is not None:
         return StorageUnavailable(f"the database throttles ({label})", max(wait, 1.0))
@@ -90,7 +102,7 @@ def translated(error: PyMongoError) -> MetasyncError:
         return StorageUnavailable(f"the database cannot be reached ({label})")
     if codes & _UNFIT or isinstance(error, ConfigurationError):
         return StorageUnavailable(f"the database is out of space, or refuses our credentials ({label})", _LONG_WAIT)
-    return StorageError(f"the database refused an operation ({label})")
+    return None
 
 
 def throttled_for(error: PyMongoError) -> float | None:
