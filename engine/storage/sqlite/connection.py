@@ -20,10 +20,18 @@ _WAL_BYTES_KEPT = 64 * 1024 * 1024
 _OLDEST = (3, 35, 0)
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection in autocommit mode that waits BUSY_SECONDS for a lock; usable from any one thread at a time."""
+def connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
+    """A connection in autocommit mode that waits BUSY_SECONDS for a lock; usable from any one thread at a time.
+
+    `mode` rwc makes a file that is missing, rw does not.
+    """
     connection = sqlite3.connect(
-        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
     )
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
@@ -109,7 +117,7 @@ class Readers:
             raise StorageUnavailable("all connections to the database are busy", retry_after=1.0) from error
 
     def _connect(self) -> sqlite3.Connection:
-        connection = connect(self._path)
+        connection = connect(self._path, mode="rw")
         connection.execute("PRAGMA query_only = ON")
         return connection
 
