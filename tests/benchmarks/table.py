@@ -33,7 +33,7 @@ def at_least(value: float) -> Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line. `baseline` is what the same was without Metasync, in the same unit and run; None where there is none."""
+    """One line. `baseline` is in the same unit and from the same run, see the note; None where there is none."""
 
     name: str
     measured: float
@@ -110,7 +110,11 @@ def table(rows: Sequence[Row]) -> str:
     widths[-1] = 0
     text = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     rule = "|".join("-" * (width + 2) for width in widths[:-1]) + "|----"
-    return "\n".join(f"| {line} |" for line in text[:1]) + f"\n|{rule}--|\n" + "\n".join(f"| {line} |" for line in text[1:])
+    return (
+        "\n".join(f"| {line} |" for line in text[:1])
+        + f"\n|{rule}--|\n"
+        + "\n".join(f"| {line} |" for line in text[1:])
+    )
 
 
 def write(path: Path, setting: Setting, rows: Sequence[Row]) -> None:

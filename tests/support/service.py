@@ -151,12 +151,13 @@ class Fleet:
 
     def launch(self, count: int) -> list[Replica]:
         """Replicas that are up, started at the same time."""
-        made = [self._replica() for _ in range(count)]
+        made = [self.add() for _ in range(count)]
         for replica in made:
             replica.launch()
         return [replica.wait_up() for replica in made]
 
-    def _replica(self) -> Replica:
+    def add(self) -> Replica:
+        """A replica that was not started yet."""
         log = self._folder / f"replica-{len(self.replicas) + 1}.log"
         replica = Replica(*self._where, log, **self._settings)
         self.replicas.append(replica)
