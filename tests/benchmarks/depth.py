@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import partial
 from statistics import median
 
-from engine.jobs.queue import ClaimFilter, ClaimRequest
+from engine.jobs.queue import ClaimFilter, ClaimRequest, JobQuery
 from engine.records.store import Storage
 from tests.benchmarks.account import MODEL, OPERATION, Account
 from tests.benchmarks.stage import BACKENDS, LABEL, Stage, say
@@ -32,6 +32,7 @@ def depth(stage: Stage) -> Iterator[Row]:
             full = stack.enter_context(stage.account(backend))
             fill(shallow, SHALLOW)
             seconds = fill(full, deep)
+            first = first_summary(full)
             claims = stage.rounds({"shallow": partial(claimed, shallow), "deep": partial(claimed, full)})
             summaries = stage.rounds({"summary": partial(summarized, full)})["summary"]
         yield Row(
@@ -47,7 +48,7 @@ def depth(stage: Stage) -> Iterator[Row]:
             measured=median(summaries),
             unit="ms",
             goal=at_most(50),
-            note=f"rounds {spread(summaries)}; filled at {number(deep / seconds)} jobs/s, past the API",
+            note=f"rounds {spread(summaries)}; the first, which counts what never was counted, {number(first)}; filled at {number(deep / seconds)} jobs/s, past the API",
         )
 
 
@@ -86,6 +87,13 @@ def _claim(storage: Storage, client_id: str) -> float:
     if len(jobs) != CLAIM:
         raise RuntimeError(f"claimed {len(jobs)} jobs instead of {CLAIM}")
     return took
+
+
+def first_summary(account: Account) -> float:
+    """Milliseconds; made by the process that filled the database, which also says that it has ended writing."""
+    started = time.perf_counter()
+    account.storage.jobs.summary(JobQuery(client_id=account.client_id))
+    return (time.perf_counter() - started) * 1000
 
 
 def summarized(account: Account) -> float:

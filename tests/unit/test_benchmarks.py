@@ -1,0 +1,103 @@
+"""What the benchmarks make of their measurements; the measuring itself is no test."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.table import (
+    Row,
+    Setting,
+    at_least,
+    at_most,
+    number,
+    percentile,
+    ratios,
+    spread,
+    table,
+    write,
+)
+
+SETTING = Setting(
+    started_at="2026-01-02 03:04 UTC",
+    cores=2,
+    python="3.11",
+    system="Linux",
+    rounds=5,
+    quick=False,
+    load_before=(0.1, 0.2, 0.3),
+    load_after=(1.0, 2.0, 3.0),
+)
+
+
+def test_a_goal_is_met_on_its_own_side_and_exactly_at_it() -> None:
+    """Goals name a direction, and reaching one exactly counts."""
+    assert [at_most(10).met_by(value) for value in (9.9, 10, 10.1)] == [True, True, False]
+    assert [at_least(10).met_by(value) for value in (9.9, 10, 10.1)] == [False, True, True]
+
+
+def test_a_row_without_goal_or_baseline_has_no_verdict_and_no_ratio() -> None:
+    """What is only shown is neither met nor missed."""
+    row = Row(name="a", measured=1.0, unit="ms")
+    assert (row.met, row.ratio) == (None, None)
+    assert Row(name="a", measured=1.0, unit="ms", baseline=4.0).ratio == 0.25
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    """A round in which the whole machine was slow does not move the ratio."""
+    assert ratios([1, 10, 2], [2, 20, 4]) == 0.5
+    with pytest.raises(ValueError, match="shorter"):
+        ratios([1, 2], [1])
+
+
+def test_a_percentile_is_a_value_that_was_measured() -> None:
+    """Nothing is interpolated; the highest share is the highest value."""
+    values = list(range(100, 0, -1))
+    assert [percentile(values, share) for share in (0.5, 0.99, 1.0)] == [50, 99, 100]
+    assert percentile([7.0], 0.99) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (0.00123456, "0.00123"), (0.8, "0.800"), (12.345, "12.3"), (25000.4, "25,000")]
+)
+def test_numbers_have_three_figures(value: float, text: str) -> None:
+    """More figures would claim more than a shared machine can tell."""
+    assert number(value) == text
+    assert spread([value, value]) == f"{text} to {text}"
+
+
+def test_the_table_shows_each_row_beside_its_goal() -> None:
+    """One line per row, with as many columns as the heading, and a missed goal stands out."""
+    rows = [
+        Row(name="good", measured=0.5, unit="ms", goal=at_most(1), baseline=2.0, note="a note"),
+        Row(name="bad", measured=2.0, unit="ms", goal=at_most(1)),
+        Row(name="shown", measured=3.0, unit="ms"),
+    ]
+    heading, rule, good, bad, shown = table(rows).splitlines()
+    assert {line.count("|") for line in (heading, rule, good, bad, shown)} == {9}
+    assert [cell.strip() for cell in good.split("|")[1:-1]] == [
+        *("good", "0.500", "ms", "<= 1.00", "yes", "2.00", "0.250", "a note"),
+    ]
+    assert "NO" in bad
+    assert "yes" not in shown
+    assert "NO" not in shown
+
+
+def test_the_file_holds_setting_and_rows(tmp_path: Path) -> None:
+    """Figures are kept with the load they were taken under."""
+    target = tmp_path / "new" / "bench.json"
+    write(target, SETTING, [Row(name="a", measured=2.0, unit="ms", goal=at_least(3))])
+    document = json.loads(target.read_text())
+    assert document["setting"]["load_after"] == [1.0, 2.0, 3.0]
+    assert document["rows"][0] == {
+        "name": "a",
+        "measured": 2.0,
+        "unit": "ms",
+        "goal": ">= 3.00",
+        "met": False,
+        "baseline": None,
+        "ratio": None,
+        "note": "",
+    }
+    assert "1.00 2.00 3.00" in str(SETTING)
+    assert "2 cores" in str(SETTING)
