@@ -19,6 +19,13 @@ MetasyncError
 
 from typing import ClassVar
 
+_LONGEST_SHOWN = 200
+
+
+def _shown(name: str) -> str:
+    """A caller's own text as an error shows it: cut where it is long."""
+    return name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…"
+
 
 class MetasyncError(Exception):
     """Base of all errors that Metasync raises on purpose. `code` is stable and safe to match on."""
@@ -32,7 +39,7 @@ class NotFound(MetasyncError):
     code = "not_found"
 
     def __init__(self, kind: str, identifier: str) -> None:
-        super().__init__(f"{kind} not found: {identifier}")
+        super().__init__(f"{kind} not found: {_shown(identifier)}")
         self.kind = kind
         self.identifier = identifier
 
@@ -51,7 +58,7 @@ class UnknownReference(Refused):
     code = "unknown_reference"
 
     def __init__(self, field: str, name: str) -> None:
-        super().__init__(f"{field} not found: {name}")
+        super().__init__(f"{field} not found: {_shown(name)}")
         self.field = field
         self.name = name
 

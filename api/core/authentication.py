@@ -18,6 +18,7 @@ CACHE_SECONDS = 1.0
 
 LARGEST_CACHE = 10_000
 ADMIN = "admin"
+LONGEST_OWNER = 255
 
 log = structlog.get_logger(__name__)
 
@@ -77,10 +78,12 @@ class Caller:
         return None if self.admin else self.client_id
 
     def owner(self) -> str:
-        """For whom the caller creates things; raises InvalidField where an admin names nobody."""
+        """For whom the caller creates things; raises InvalidField where an admin names nobody fit."""
         owner = self.client_id or self.named
         if owner is None:
             raise InvalidField("client_id", "an admin names the owner by this header")
+        if len(owner) > LONGEST_OWNER:
+            raise InvalidField("client_id", f"longer than {LONGEST_OWNER} characters")
         return owner
 
 

@@ -5,6 +5,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.core.answers import Json
 
+_MOST_DIGITS = 20
+"""So many are more than any limit; Python refuses to read thousands of them."""
+
 
 class BodyLimit:
     """ASGI: 413 for bodies of more than `most` bytes; at most that much of one is ever read."""
@@ -43,5 +46,5 @@ class BodyLimit:
 def _announced(scope: Scope) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
-            return int(value)
+            return int(value[:_MOST_DIGITS])
     return 0

@@ -27,7 +27,9 @@ from engine.llm import ProviderError
 
 MOST_PROBLEMS = 100
 LONGEST_INPUT = 2000
-"""A failed validation names at most so many problems and shows at most so many bytes of each input."""
+LONGEST_PLACE = 200
+"""A failed validation names at most so many problems, shows at most so many bytes of each input, and of each name on
+the way to it."""
 
 log = structlog.get_logger(__name__)
 
@@ -93,7 +95,7 @@ def _shown(problem: Mapping[str, Any]) -> dict[str, Any]:
     """`problem` as JSON can carry it: its input cut where it is long, bytes or too deep."""
     return {
         "type": problem["type"],
-        "loc": list(problem["loc"]),
+        "loc": [part[:LONGEST_PLACE] if isinstance(part, str) else part for part in problem["loc"]],
         "msg": problem["msg"],
         "input": _shown_input(problem.get("input")),
     }

@@ -16,6 +16,9 @@ from engine.metadata import Metadata
 SAFE_INTEGER = 2**53 - 1
 """The largest whole number that every JSON reader keeps exactly."""
 
+LONGEST_TEXT = 10_000
+"""Of names and the like: beyond every sensible use, and no document outgrows a database by them."""
+
 
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
     try:
@@ -31,11 +34,30 @@ def _safe(value: Any) -> Any:
     return value
 
 
+def short(value: str) -> str:
+    if len(value) > LONGEST_TEXT:
+        raise ValueError(f"is longer than {LONGEST_TEXT} characters")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("must not hold a NUL character")
+    return value
+
+
 JsonObjectIn = Annotated[dict[str, Any], AfterValidator(_storable)]
 """Free-form JSON that can be stored and shown again."""
 
 Safe = AfterValidator(_safe)
 """For integers that the contract does not bound."""
+
+
+Short = AfterValidator(short)
+"""For texts that the contract does not bound."""
+
+Plain = AfterValidator(_plain)
+"""For texts that are looked up inside of stored JSON, where a NUL ends a text for some databases."""
 
 
 class Body(BaseModel):

@@ -14,17 +14,19 @@ from pydantic import (
     model_validator,
 )
 
-from api.models.base import Body
+from api.models.base import Body, Short
 from api.models.job_schema import check_response_format
 from api.services.job_edits import JobEdit, ReportedFailure
 from engine.jobs.job import DEFAULT_MAX_ATTEMPTS
+from engine.jobs.references import flatten
 from engine.jobs.states import JobState
 from engine.llm import JsonObject
 
 MOST_JOBS = 50_000
 MOST_IDS = 100_000
 LARGEST_JSON = 8 * 1024 * 1024
-LONGEST_TEXT = 10_000
+LARGEST_REFERENCE = 1024 * 1024
+MOST_REFERENCES = 1000
 MOST_PROMPTS = 1000
 """Bounds beyond every sensible use, so that one request cannot take the memory or a document its size."""
 
@@ -45,9 +47,12 @@ def _storable(value: Any) -> Any:
     return value
 
 
-def _short(value: str) -> str:
-    if len(value) > LONGEST_TEXT:
-        raise ValueError(f"is longer than {LONGEST_TEXT} characters")
+def _few_references(value: JsonObject) -> JsonObject:
+    """Every field is an entry in an index, so thousands of them would hold the database up."""
+    if len(orjson.dumps(value)) > LARGEST_REFERENCE:
+        raise ValueError(f"is larger than {LARGEST_REFERENCE} bytes")
+    if len(flatten(value)) > MOST_REFERENCES:
+        raise ValueError(f"has more than {MOST_REFERENCES} fields")
     return value
 
 
@@ -83,9 +88,10 @@ def _unset_if_empty(value: str | None) -> str | None:
     return value or None
 
 
-Text = Annotated[str, AfterValidator(_short)]
+Text = Annotated[str, Short]
 Reference = Annotated[Text | None, AfterValidator(_unset_if_empty)]
 Object = Annotated[JsonObject, AfterValidator(_storable)]
+References = Annotated[Object, AfterValidator(_few_references)]
 Prompts = Annotated[list[Text], AfterValidator(_few)]
 Instant = Annotated[
     datetime | None,
@@ -125,7 +131,7 @@ class JobCreateRequest(Body):
     priority: Priority
     client_job_id: Text | None = Field(None, alias="id")
     request_data: Object
-    client_reference: Object | None = None
+    client_reference: References | None = None
     eval_prompt: Reference = None
     eval_model: Reference = None
     meta_prompt: Reference = None
@@ -211,7 +217,7 @@ class JobUpdateRequest(Body):
     temperature: Temperature | None = None
     priority: Priority | None = None
     request_data: Object | None = None
-    client_reference: Object | None = None
+    client_reference: References | None = None
     eval_prompt: Text | None = None
     eval_model: Text | None = None
     meta_prompt: Text | None = None

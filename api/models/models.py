@@ -5,11 +5,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from api.models.base import Body, Resource, Safe, resource_to_wire
+from api.models.base import Body, Resource, Safe, Short, resource_to_wire
 from engine.pricing import Prices
 from engine.records.values import Model
 
-Text = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1), Short]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 Temperature = Annotated[float, Field(ge=0.0, le=2.0)]
 Tokens = Annotated[int, Field(gt=0), Safe]

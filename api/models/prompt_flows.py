@@ -1,10 +1,10 @@
 """Prompt flows: bodies in and out."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field
 
-from api.models.base import Body, Resource, resource_to_wire
+from api.models.base import Body, Resource, Short, resource_to_wire
 from api.services.prompt_flows import FlowEdit
 from engine.records.values import PromptFlow
 
@@ -23,19 +23,35 @@ def _show_alias(schema: dict[str, Any]) -> None:
     schema["properties"].update(_ITS_ALIAS)
 
 
+MOST_PROMPTS = 10_000
+LONGEST_ID = 255
+
+
+def _few_ids(value: list[str]) -> list[str]:
+    if len(value) > MOST_PROMPTS:
+        raise ValueError(f"are more than {MOST_PROMPTS}")
+    if any(len(prompt) > LONGEST_ID for prompt in value):
+        raise ValueError(f"holds an id longer than {LONGEST_ID} characters")
+    return value
+
+
+Name = Annotated[str, Field(min_length=1), Short]
+PromptIds = Annotated[list[str], AfterValidator(_few_ids)]
+
+
 class PromptFlowCreateRequest(Body):
     model_config = ConfigDict(json_schema_extra=_show_alias)
 
-    name: str = Field(min_length=1)
-    prompt_ids: list[str] = Field(min_length=0, validation_alias=_EITHER_NAME)
+    name: Name
+    prompt_ids: PromptIds = Field(min_length=0, validation_alias=_EITHER_NAME)
     is_public: bool = False
 
 
 class PromptFlowUpdateRequest(Body):
     model_config = ConfigDict(json_schema_extra=_show_alias)
 
-    name: str | None = Field(None, min_length=1)
-    prompt_ids: list[str] | None = Field(None, validation_alias=_EITHER_NAME)
+    name: Name | None = None
+    prompt_ids: PromptIds | None = Field(None, validation_alias=_EITHER_NAME)
     is_public: bool | None = None
 
     def edit(self) -> FlowEdit:

@@ -2,23 +2,34 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from api.models.base import Body, Resource, Safe, resource_to_wire
+from api.models.base import Body, Plain, Resource, Safe, Short, resource_to_wire
 from api.services.prompts import PromptDraft, PromptEdit
 from engine.records.values import Prompt, PromptStatus
 
-Text = Annotated[str, Field(min_length=1)]
-Version = Annotated[str | int, Safe]
+LONGEST_PROMPT = 2_000_000
+"""In characters: beyond every model's context, and within every database's document."""
+
+
+def _fitting(value: str) -> str:
+    if len(value) > LONGEST_PROMPT:
+        raise ValueError(f"is longer than {LONGEST_PROMPT} characters")
+    return value
+
+
+Text = Annotated[str, Field(min_length=1), Short]
+PromptText = Annotated[str, AfterValidator(_fitting)]
+Version = Annotated[Annotated[str, Short, Plain] | int, Safe]
 """3 and "3" are two versions."""
 
 
 class PromptCreateRequest(Body):
     name: Text
     version: Version | None = Field(None, description="The next whole number if absent.")
-    type: Text
+    type: Annotated[Text, Plain]
     status: PromptStatus
-    prompt: Text
+    prompt: Annotated[PromptText, Field(min_length=1)]
     is_public: bool = False
 
     def draft(self) -> PromptDraft:
@@ -35,9 +46,11 @@ class PromptCreateRequest(Body):
 class PromptUpdateRequest(Body):
     version: Version | None = None
     status: PromptStatus | None = None
-    prompt: str | None = None
+    prompt: PromptText | None = None
     is_public: bool | None = None
-    client_id: str | None = Field(None, description="The new owner of a private prompt; for the administrator.")
+    client_id: Annotated[str, Short] | None = Field(
+        None, description="The new owner of a private prompt; for the administrator."
+    )
 
     def edit(self) -> PromptEdit:
         return PromptEdit(

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from api.models.base import Answer, Body, Resource, resource_to_wire
-from api.models.job import LONGEST_TEXT, Text
+from api.models.base import LONGEST_TEXT, Answer, Body, Plain, Resource, resource_to_wire
+from api.models.job import Text
 from api.services.worker_batches import BatchResult, Failed
 from api.services.workers import WorkerDraft
 from engine.records.values import Worker, WorkerScope, WorkerStatus
@@ -17,7 +17,7 @@ MOST_IDS = 10_000
 MOST_FILTERS = 100
 
 Wire = dict[str, Any]
-Group = Annotated[str, Field(min_length=1, max_length=100)]
+Group = Annotated[str, Field(min_length=1, max_length=100), Plain]
 
 
 class WorkerConfig(Body):
@@ -82,7 +82,7 @@ class WorkerBatchUpdateRequest(Body):
     """The workers of `group` or, without one, those of `workerIds`."""
 
     action: BatchAction
-    worker_ids: list[str] | None = None
+    worker_ids: list[Text] | None = None
     group: str | None = None
 
     @model_validator(mode="after")

@@ -10,12 +10,15 @@ from api.services.idempotency import RequestKey, fingerprint
 from api.services.job_drafts import Maker
 from api.services.job_edits import Editor
 from api.services.references import User
+from engine.errors import InvalidField
 from engine.jobs.queue import JobQuery
 from engine.jobs.references import filter_texts
 from engine.jobs.states import JobState
 
 _PREFIX = "clientReference."
 _NO_PRIORITY = 0
+MOST_REFERENCES = 100
+"""More conditions than anybody needs, and fewer than a database's own limit."""
 
 IdempotencyKey = Annotated[
     str | None,
@@ -44,7 +47,9 @@ def key_of(key: str | None, kind: str, caller: Caller, body: bytes) -> RequestKe
 
 
 def reference_texts(pairs: list[tuple[str, str]]) -> tuple[str, ...]:
-    """The texts that all have to match. Raises InvalidField for a field name that nothing can have."""
+    """The texts that all have to match. Raises InvalidField for a field name that nothing can have, or too many."""
+    if len(pairs) > MOST_REFERENCES:
+        raise InvalidField("clientReference", f"more than {MOST_REFERENCES} filters")
     return tuple(dict.fromkeys(text for name, value in pairs for text in filter_texts({name: value})))
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
+
 from api.services.job_drafts import check_pairs
 from engine.errors import InvalidField, TransitionRefused
 from engine.jobs.changes import after_event
@@ -13,6 +15,10 @@ from engine.jobs.states import Event, JobState, Surface, requested_event
 from engine.llm import JsonObject
 
 DEFAULT_LEASE_SECONDS = 60
+LARGEST_DATA = 14 * 1024 * 1024
+"""Of all JSON of a job together, in bytes: a document of MongoDB ends at 16 MiB."""
+
+_DATA = {"request_data": "requestData", "eval_result": "evalResult", "response_data": "responseData"}
 _NEVER_EMPTY = {"operation": "operation", "model": "model", "working_prompts": "workingPrompts"}
 
 
@@ -67,6 +73,7 @@ def edited(job: Job, edit: JobEdit, surface: Surface, editor: Editor, now: datet
     elif edit.lease_seconds is not None:
         changed = _extended(changed, edit, editor, now)
     _check_due(changed, edit)
+    _check_size(changed, edit)
     return changed
 
 
@@ -87,6 +94,15 @@ def _with_fields(job: Job, edit: JobEdit, editor: Editor, now: datetime) -> Job:
 def _check_due(job: Job, edit: JobEdit) -> None:
     if edit.fields.get("due_at") is not None and job.status is not JobState.PENDING:
         raise InvalidField("notBefore", f"only a PENDING job can be put off, and this one is {job.status}")
+
+
+def _check_size(job: Job, edit: JobEdit) -> None:
+    """Before anything is written: of several jobs none is, where one is too large."""
+    if edit.response_data is None and not _DATA.keys() & edit.fields.keys():
+        return
+    size = sum(len(orjson.dumps(getattr(job, name))) for name in _DATA)
+    if size > LARGEST_DATA:
+        raise InvalidField(", ".join(_DATA.values()), f"larger than {LARGEST_DATA} bytes together")
 
 
 def _after(job: Job, event: Event, edit: JobEdit, editor: Editor, now: datetime) -> Job:

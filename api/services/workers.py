@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from api.services.changing import changed
 from api.services.job_edits import Editor
-from engine.errors import Forbidden, MetasyncError, NotFound, Refused
+from engine.errors import Forbidden, MetasyncError, NotFound, Refused, UnknownReference
 from engine.jobs.queue import Page
 from engine.jobs.references import filter_texts
 from engine.metadata import Metadata
@@ -108,7 +108,7 @@ class WorkerService:
                 raise Refused(f"Worker {worker_id} is running: stop it before changing it")
             return worker if config is None else self._touched(replace(worker, config=config), editor)
 
-        return self._change(editor, worker_id, change, missing=lambda key: Refused(f"Worker not found: {key}"))
+        return self._change(editor, worker_id, change, missing=lambda key: UnknownReference("Worker", key))
 
     def delete(self, editor: Editor, worker_id: str) -> None:
         """Raises NotFound, and Refused while it runs."""
