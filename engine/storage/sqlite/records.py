@@ -97,7 +97,7 @@ class SqliteRecordStore(Generic[R]):
                 return transaction.connection.execute(statement, values).rowcount
             except sqlite3.IntegrityError as error:
                 if is_duplicate(error):
-                    raise Duplicate(f"{self._kind.noun} exists already") from error
+                    raise Duplicate(f"{self._kind.noun} already exists") from error
                 raise
 
         return self._writer.run(operation)
