@@ -35,9 +35,14 @@ class Service:
         self.url = f"http://127.0.0.1:{port}"
 
     @property
-    def admin_key(self) -> str:
+    def secrets(self) -> dict[str, str]:
+        """The generated secrets by the names of their settings."""
         lines = (self._folder / ".metasync" / "secrets.env").read_text(encoding="utf-8").splitlines()
-        return dict(line.split("=", 1) for line in lines)["ADMIN_API_KEY"]
+        return dict(line.split("=", 1) for line in lines)
+
+    @property
+    def admin_key(self) -> str:
+        return self.secrets["ADMIN_API_KEY"]
 
     def wait_until_ready(self) -> None:
         """Raises ServiceDied when the process ends or is not ready within a minute."""
