@@ -48,7 +48,8 @@ def depth(stage: Stage) -> Iterator[Row]:
             measured=median(summaries),
             unit="ms",
             goal=at_most(50),
-            note=f"rounds {spread(summaries)}; the first, which counts what never was counted, {number(first)}; filled at {number(deep / seconds)} jobs/s, past the API",
+            note=f"rounds {spread(summaries)}; the first, which counts what nobody counted before, {number(first)}; "
+            f"filled at {number(deep / seconds)} jobs/s, past the API",
         )
 
 
