@@ -1,6 +1,6 @@
 """The documentation pages, behind HTTP Basic."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
@@ -32,17 +32,18 @@ def docs_router(settings: ApiSettings) -> APIRouter:
         if not (same_secret(credentials.password, settings.docs_secret) and user):
             raise DocumentationLocked("Wrong user name or password")
 
-    router = APIRouter(tags=["documentation"], dependencies=[Depends(reader)])
+    locked: dict[int | str, dict[str, Any]] = {401: {"description": "No valid user name and password"}}
+    router = APIRouter(tags=["documentation"], dependencies=[Depends(reader)], responses=locked)
 
-    @router.get("/docs")
+    @router.get("/docs", response_class=HTMLResponse)
     async def swagger() -> HTMLResponse:
         return get_swagger_ui_html(openapi_url="openapi.json", title="Metasync")
 
-    @router.get("/redoc")
+    @router.get("/redoc", response_class=HTMLResponse)
     async def redoc() -> HTMLResponse:
         return get_redoc_html(openapi_url="openapi.json", title="Metasync")
 
-    @router.get("/openapi.json")
+    @router.get("/openapi.json", response_model=dict[str, Any])
     async def openapi(request: Request) -> Json:
         return Json(request.app.openapi())
 
