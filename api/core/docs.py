@@ -43,7 +43,7 @@ def docs_router(settings: ApiSettings) -> APIRouter:
     async def redoc() -> HTMLResponse:
         return get_redoc_html(openapi_url="openapi.json", title="Metasync")
 
-    @router.get("/openapi.json", response_model=dict[str, Any])
+    @router.get("/openapi.json")
     async def openapi(request: Request) -> Json:
         return Json(request.app.openapi())
 

@@ -16,11 +16,13 @@ LATER = ("/stream", "/runs")
 """Paths that later work adds."""
 
 MEANT: dict[tuple[str, ...], str] = {
+    ("paths", "/docs", "GET", "responses", "200"): "string",
+    ("paths", "/redoc", "GET", "responses", "200"): "string",
     ("schemas", "PromptCreateRequest", "isPublic"): "boolean",
     ("paths", "/jobs", "GET", "parameters", "query limit"): "integer(minimum=1,maximum=10000)|null",
 }
 """Where the contract's prose changes what its document says: isPublic may be absent, and every list has a highest
-limit."""
+limit. The pages are HTML, which a document that names no type for them leaves open."""
 
 RENAMED = {"JobStatus": "JobState"}
 """Names of schemas, which no client sees on the wire."""
