@@ -95,18 +95,23 @@ def check_batch(drafts: Sequence[JobDraft], known: Known, user: User) -> None:
             raise Refused(f"batch job {place} of {len(drafts)}: {error}") from error
 
 
-def new_job(draft: JobDraft, job_id: str, maker: Maker, now: datetime) -> Job:
-    """The PENDING job that `draft` asks for."""
+def new_jobs(drafts: Sequence[JobDraft], ids: Sequence[str], maker: Maker, now: datetime) -> list[Job]:
+    """The PENDING jobs that `drafts` ask for."""
+    client_id, metadata = maker.owner.client_id, Metadata(created_at=now, created_by=maker.by)
+    return [_new_job(draft, job_id, client_id, metadata) for draft, job_id in zip(drafts, ids, strict=True)]
+
+
+def _new_job(draft: JobDraft, job_id: str, client_id: str, metadata: Metadata) -> Job:
     return Job(
         id=job_id,
-        client_id=maker.owner.client_id,
+        client_id=client_id,
         operation=draft.operation,
         working_prompts=tuple(draft.working_prompts),
         model=draft.model,
         temperature=draft.temperature,
         priority=draft.priority,
         request_data=draft.request_data,
-        metadata=Metadata(created_at=now, created_by=maker.by),
+        metadata=metadata,
         client_job_id=draft.client_job_id,
         client_reference=draft.client_reference,
         eval_prompt=draft.eval_prompt,

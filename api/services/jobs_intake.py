@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from api.services.idempotency import IdempotencyKeys, RequestKey
-from api.services.job_drafts import JobDraft, Maker, check_batch, check_draft, new_job, wanted_by_draft
+from api.services.job_drafts import JobDraft, Maker, check_batch, check_draft, new_jobs, wanted_by_draft
 from api.services.references import Catalogue, Known, User
 from engine.errors import Refused
 from engine.jobs.job import Job
@@ -55,7 +55,7 @@ class JobIntake:
         if known is None:
             known = await hop(self._catalogue.known, [wanted])
         check_draft(draft, known, maker.owner)
-        jobs = [new_job(draft, self._ids.new(), maker, self._clock.now())]
+        jobs = new_jobs([draft], [self._ids.new()], maker, self._clock.now())
         await insert(jobs)
         self._signals.ready(jobs)
         return Accepted(jobs)
@@ -97,7 +97,7 @@ class JobIntake:
     def _stored(
         self, drafts: Sequence[JobDraft], ids: Sequence[str], maker: Maker, now: datetime, *, replayed: bool
     ) -> Accepted:
-        jobs = [new_job(draft, job_id, maker, now) for draft, job_id in zip(drafts, ids, strict=True)]
+        jobs = new_jobs(drafts, ids, maker, now)
         self._queue.insert(jobs)
         self._signals.ready(jobs)
         return Accepted(jobs, replayed)

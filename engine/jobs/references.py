@@ -42,7 +42,7 @@ def reference_text(path: str, value: str | int | float | bool | None) -> str:
 
 def flatten(reference: Mapping[str, Any] | None) -> tuple[str, ...]:
     """All `path=value` texts of a reference object, each once, in order."""
-    return tuple(dict.fromkeys(_walk("", reference or {})))
+    return tuple(dict.fromkeys(_walk("", reference))) if reference else ()
 
 
 def _walk(prefix: str, branch: Mapping[str, Any]) -> Iterator[str]:

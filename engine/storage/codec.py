@@ -220,31 +220,26 @@ def lease_from_document(document: Mapping[str, Any] | None) -> Lease | None:
     return None if document is None else Lease(document["owner"], certain_instant(document["expiresAt"]))
 
 
-def job_to_document(job: Job, now: datetime) -> Document:
-    """The whole stored form. `now` decides whether a PENDING job is ready (see Line)."""
+def request_to_document(job: Job) -> Document:
+    """The part of the stored form that says what was asked for, and what no query or claim looks at."""
     return {
-        "_id": job.id,
-        "clientId": job.client_id,
-        "status": str(job.status),
-        "line": str(line_of(job, now)),
-        "operation": job.operation,
-        "workingPrompts": list(job.working_prompts),
-        "model": job.model,
+        "workingPrompts": job.working_prompts,
         "temperature": job.temperature,
-        "priority": job.priority,
-        "id": job.client_job_id,
         "requestData": json_text(job.request_data),
         "clientReference": json_text(job.client_reference),
-        "references": list(flatten(job.client_reference)),
         "evalPrompt": job.eval_prompt,
         "evalModel": job.eval_model,
         "metaPrompt": job.meta_prompt,
         "metaModel": job.meta_model,
         "responseFormat": json_text(job.response_format),
         "maxAttempts": job.max_attempts,
-        "dueAt": job.due_at,
-        "token": job.token,
-        "lease": lease_to_document(job.lease),
+        "_metadata": metadata_to_document(job.metadata),
+    }
+
+
+def progress_to_document(job: Job) -> Document:
+    """The part of the stored form that says what has happened to the job since."""
+    return {
         "attempts": job.attempts,
         "waits": job.waits,
         "leasesLost": job.leases_lost,
@@ -253,9 +248,28 @@ def job_to_document(job: Job, now: datetime) -> Document:
         "suggestedPromptId": job.suggested_prompt_id,
         "errorData": failure_to_document(job.failure),
         "ledger": [attempt_to_document(attempt) for attempt in job.ledger],
+    }
+
+
+def job_to_document(job: Job, now: datetime) -> Document:
+    """The whole stored form. `now` decides whether a PENDING job is ready (see Line)."""
+    return {
+        "_id": job.id,
+        "clientId": job.client_id,
+        "status": str(job.status),
+        "line": str(line_of(job, now)),
+        "operation": job.operation,
+        "model": job.model,
+        "priority": job.priority,
+        "id": job.client_job_id,
+        "references": list(flatten(job.client_reference)),
+        "dueAt": job.due_at,
+        "token": job.token,
+        "lease": lease_to_document(job.lease),
         "totals": totals_to_document(job.totals),
         "revision": job.revision,
-        "_metadata": metadata_to_document(job.metadata),
+        **request_to_document(job),
+        **progress_to_document(job),
     }
 
 

@@ -12,13 +12,14 @@ from engine.jobs.queue import ClaimFilter, ClaimRequest, Hold, IdempotencyRecord
 from engine.jobs.references import flatten
 from engine.storage.codec import Line, readable
 from engine.storage.sqlite import claims, counters, listing, reservations, settling
+from engine.storage.sqlite.bulk import BulkInsert
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.rows import COLUMNS, FRESH, Row, instant_of, job_of, json_of, reference_rows, row_of, to_ms
 from engine.storage.sqlite.writer import Transaction, Writer
 from utilities.ids import is_object_id
 
 _PLACES = ", ".join("?" * len(Row._fields))
-_INSERT = f"INSERT INTO jobs ({COLUMNS}) VALUES ({_PLACES}) ON CONFLICT (id) DO NOTHING"
+_INSERT = BulkInsert("jobs", COLUMNS, width=len(Row._fields))
 _REPLACE = f"UPDATE jobs SET ({COLUMNS}) = ({_PLACES}) WHERE id = ?"
 _GET = f"SELECT {COLUMNS} FROM jobs WHERE id = ? AND deleted = 0"
 _GET_MANY = f"SELECT {COLUMNS} FROM jobs WHERE id IN (SELECT value FROM json_each(?)) AND deleted = 0"
@@ -44,7 +45,7 @@ _NEXT_DUE = (
 _BOOK_READ = f"SELECT {COLUMNS} FROM jobs WHERE id = ?"
 _BOOK_WRITE = "UPDATE jobs SET totals = ?, progress = ?, revision = revision + 1 WHERE id = ?"
 _MARK_READY = "UPDATE job_references SET ready = ? WHERE id = ?"
-_ADD_REFERENCE = "INSERT INTO job_references (id, text, client_id, priority, ready) VALUES (?, ?, ?, ?, ?)"
+_ADD_REFERENCES = BulkInsert("job_references", "id, text, client_id, priority, ready", width=5)
 _DROP_REFERENCES = "DELETE FROM job_references WHERE id = ?"
 _AHEAD = (
     "SELECT COUNT(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_ready "
@@ -164,10 +165,11 @@ class SqliteJobQueue:
 
 
 def _insert(transaction: Transaction, rows: Sequence[Row], references: dict[str, tuple[str, ...]]) -> None:
-    for row in _inserted(transaction.connection, rows):
+    inserted = _inserted(transaction.connection, rows)
+    for row in inserted:
         transaction.counters.enter(row.place, row.totals)
-        if row.texts:
-            transaction.connection.executemany(_ADD_REFERENCE, reference_rows(row, references[row.id]))
+    texts = [each for row in inserted if row.texts for each in reference_rows(row, references[row.id])]
+    _ADD_REFERENCES.run(transaction.connection, texts)
 
 
 def _inserted(connection: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[Row]:
@@ -177,9 +179,9 @@ def _inserted(connection: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[R
     """
     connection.execute("SAVEPOINT rows")
     inserted = rows
-    if connection.executemany(_INSERT, rows).rowcount != len(rows):
+    if _INSERT.run(connection, rows) != len(rows):
         connection.execute("ROLLBACK TO rows")
-        inserted = [row for row in rows if connection.execute(_INSERT, row).rowcount]
+        inserted = [row for row in rows if _INSERT.run(connection, [row])]
     connection.execute("RELEASE rows")
     return inserted
 
@@ -255,5 +257,5 @@ def _replace(transaction: Transaction, row: Row, texts: Sequence[str]) -> bool:
         transaction.counters.enter(row.place, row.totals)
     if old.texts or row.texts:
         transaction.connection.execute(_DROP_REFERENCES, (row.id,))
-        transaction.connection.executemany(_ADD_REFERENCE, reference_rows(row, texts[: row.texts]))
+        _ADD_REFERENCES.run(transaction.connection, reference_rows(row, texts[: row.texts]))
     return True

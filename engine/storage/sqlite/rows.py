@@ -12,7 +12,14 @@ import orjson
 from engine.errors import InvalidField, StorageCorrupt
 from engine.jobs.job import Job, Totals
 from engine.jobs.references import flatten
-from engine.storage.codec import Line, job_from_document, job_to_document, totals_to_document
+from engine.storage.codec import (
+    Line,
+    job_from_document,
+    line_of,
+    progress_to_document,
+    request_to_document,
+    totals_to_document,
+)
 from engine.storage.sqlite.counters import Place
 
 COLUMNS = (
@@ -21,17 +28,6 @@ COLUMNS = (
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_IN_COLUMNS = ("_id", "clientId", "status", "line", "operation", "model", "priority", "id", "dueAt", "token", "lease")
-_PROGRESS = (
-    "attempts",
-    "waits",
-    "leasesLost",
-    "responseData",
-    "evalResult",
-    "suggestedPromptId",
-    "errorData",
-    "ledger",
-)
 FRESH: Mapping[str, Any] = {
     "attempts": 0,
     "waits": 0,
@@ -100,20 +96,13 @@ def json_of(document: Mapping[str, Any]) -> str:
 
 def row_of(job: Job, now: datetime) -> Row:
     """The whole row; `now` decides whether a PENDING job is ready."""
-    document = job_to_document(job, now)
-    for name in _IN_COLUMNS[1:]:
-        if name != "line":
-            del document[name]
-    line = document.pop("line")
-    progress = {name: document.pop(name) for name in _PROGRESS}
-    totals = document.pop("totals")
-    del document["revision"], document["references"]
+    progress = progress_to_document(job)
     metadata, lease = job.metadata, job.lease
     return Row(
-        id=document.pop("_id"),
+        id=job.id,
         client_id=job.client_id,
         status=str(job.status),
-        line=line,
+        line=str(line_of(job, now)),
         operation=job.operation,
         model=job.model,
         priority=job.priority,
@@ -127,9 +116,9 @@ def row_of(job: Job, now: datetime) -> Row:
         revision=job.revision,
         texts=0 if metadata.is_deleted else len(flatten(job.client_reference)),
         deleted=int(metadata.is_deleted),
-        totals=None if totals["calls"] == 0 else json_of(totals),
+        totals=None if job.totals.calls == 0 else json_of(totals_to_document(job.totals)),
         progress=None if progress == FRESH else json_of(progress),
-        body=json_of(document),
+        body=json_of(request_to_document(job)),
     )
 
 
