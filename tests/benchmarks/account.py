@@ -1,7 +1,10 @@
 """A client of a running service, as a benchmark needs one: with a prompt, a model, and jobs and workers in numbers."""
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from typing import Any
 
 from engine.jobs.states import JobState
@@ -43,6 +46,23 @@ class Account:
         if not answer.is_success:
             raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
         return answer.json() if answer.content else None
+
+    @contextmanager
+    def plain(self, at: int = 0) -> Iterator[Callable[..., None]]:
+        """`call` without reading the answer, over one connection: a richer client would measure itself."""
+        url = self.replicas[at].http.base_url
+        with closing(HTTPConnection(url.host, url.port, timeout=60)) as connection:
+
+            def ask(method: str, path: str, body: Any = None) -> None:
+                content = None if body is None else json.dumps(body)
+                headers = self.headers if body is None else {**self.headers, "Content-Type": "application/json"}
+                connection.request(method, path, content, headers)
+                answer = connection.getresponse()
+                text = answer.read()
+                if answer.status >= 300:
+                    raise RuntimeError(f"{method} {path}: {answer.status} {text[:500]!r}")
+
+            yield ask
 
     def job(self) -> dict[str, Any]:
         """A job for POST /jobs."""

@@ -44,12 +44,13 @@ def _picked_up(stage: Stage, account: Account, jobs: int) -> list[tuple[float, f
     """Seconds from each POST's sending and from its answer to the call of the provider."""
     stage.provider.reset(0.0)
     posted = []
-    for number_posted in range(jobs):
-        sent = time.monotonic()
-        account.call("POST", "/jobs", account.job())
-        posted.append((sent, time.monotonic()))
-        stage.provider.wait_for(number_posted + 1)
-        time.sleep(PAUSE)
+    with account.plain() as ask:
+        for number_posted in range(jobs):
+            sent = time.monotonic()
+            ask("POST", "/jobs", account.job())
+            posted.append((sent, time.monotonic()))
+            stage.provider.wait_for(number_posted + 1)
+            time.sleep(PAUSE)
     arrived = stage.provider.arrivals()
     return [(at - sent, at - answered) for at, (sent, answered) in zip(arrived, posted, strict=True)]
 
@@ -98,10 +99,12 @@ def _has_ended(account: Account, count: int) -> bool:
 
 
 def _reading(account: Account, job_id: str, times: int) -> list[float]:
+    """Answer times."""
     took = []
-    for _ in range(times):
-        started = time.perf_counter()
-        account.call("GET", f"/jobs/{job_id}")
-        took.append(time.perf_counter() - started)
-        time.sleep(0.002)
+    with account.plain() as ask:
+        for _ in range(times):
+            started = time.perf_counter()
+            ask("GET", f"/jobs/{job_id}")
+            took.append(time.perf_counter() - started)
+            time.sleep(0.002)
     return took
