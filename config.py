@@ -7,6 +7,7 @@ embedded database and generated secrets in ./.metasync (folder 0700, secrets 060
 import argparse
 import json
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -111,6 +112,14 @@ class Settings(BaseSettings):
     def dev(self) -> bool:
         """Whether this is development mode."""
         return self.dev_folder is not None
+
+    @property
+    def database_hosts(self) -> str:
+        """Where the connection string leads, fit to be shown; empty for a file, and where an @ leaves it in doubt what
+        is host and what is password."""
+        place = self.db_connection_string.get_secret_value().partition("://")[2]
+        authority, *rest = re.split(r"[/?]", place, maxsplit=1)
+        return "" if "@" in "".join(rest) else authority.rpartition("@")[2]
 
     def secret_values(self) -> tuple[str, ...]:
         """Every secret in clear: for the log's redaction, nothing else."""

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import errno
 import gc
 import os
 import secrets
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NoReturn
 
 import structlog
 import uvicorn
@@ -49,6 +51,7 @@ _READING_THREADS = 2
 _OPENING_ATTEMPTS = 6
 _OPENING_PAUSE_SECONDS = 2.0
 _HTTP_GRACE_SECONDS = 5
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 log = structlog.get_logger(__name__)
 
@@ -177,7 +180,7 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _ENDING:
             loop.add_signal_handler(number, self._on_signal)
         yield
 
@@ -214,6 +217,8 @@ def _settle_interpreter() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the service until a signal ends it; answers the exit code."""
+    for number in _ENDING:
+        signal.signal(number, _leave)
     try:
         settings = load_settings(argv)
         configure_logging(settings.log_level, settings.log_format, secrets=settings.secret_values())
@@ -239,27 +244,38 @@ def main(argv: Sequence[str]) -> int:
     return 0 if server.started else 1
 
 
+def _leave(*_: object) -> NoReturn:
+    """What a signal does before the server takes signals over: nothing runs yet that would have to be drained."""
+    raise SystemExit(0)
+
+
 def _listen(settings: Settings) -> socket.socket:
-    """A bound socket; raises SettingsError that says what to do about a port that is taken."""
+    """A bound socket; raises SettingsError that says what to do about a port or an address that cannot be had."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
-        raise SettingsError(
-            f"Metasync cannot listen on {settings.host} port {settings.port}: {error.strerror or error}. "
-            "Stop the program that uses the port, or choose another one with PORT or --port."
-        ) from error
+        if error.errno == errno.EADDRINUSE:
+            why = "the port is taken. Stop the program that uses it, or choose another one with PORT or --port."
+        else:
+            why = f"{error.strerror or error}. Choose another address with HOST or --host, or port with PORT or --port."
+        raise SettingsError(f"Metasync cannot listen on {settings.host} port {settings.port}: {why}") from error
 
 
 def _installed(settings: Settings) -> Installation:
-    """Waits a little for a database that starts at the same time."""
+    """Waits a little for a database that starts at the same time; raises SettingsError when it stays away."""
     for attempt in range(1, _OPENING_ATTEMPTS):
         try:
             return install(settings)
         except StorageUnavailable as error:
             log.warning("database_away", attempt=attempt, of=_OPENING_ATTEMPTS, reason=str(error))
-            time.sleep(_OPENING_PAUSE_SECONDS)
-    return install(settings)
+        time.sleep(_OPENING_PAUSE_SECONDS)
+    try:
+        return install(settings)
+    except StorageUnavailable as error:
+        hosts = settings.database_hosts
+        named = f", which names {hosts}" if hosts else ""
+        raise SettingsError(f"Metasync cannot start: {error}. Check DB_CONNECTION_STRING{named}.") from error
 
 
 if __name__ == "__main__":

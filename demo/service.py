@@ -84,7 +84,7 @@ def running_service(environ: Mapping[str, str] = os.environ) -> Iterator[Service
     """A service that is ready, and gone when the block ends, however it ends."""
     folder = Path(tempfile.mkdtemp(prefix="metasync-demo-"))
     try:
-        service = _start(folder, environ)
+        service = start_service(folder, environ)
         try:
             service.wait_until_ready()
             yield service
@@ -94,7 +94,8 @@ def running_service(environ: Mapping[str, str] = os.environ) -> Iterator[Service
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(folder: Path, environ: Mapping[str, str]) -> Service:
+def start_service(folder: Path, environ: Mapping[str, str]) -> Service:
+    """A service that keeps all it has in `folder`, on its way up; the caller stops it."""
     port = _free_port()
     command = [sys.executable, str(ROOT / "main_app.py"), "--dev", "--host", "127.0.0.1", "--port", str(port)]
     passed_on = {name: value for name, value in environ.items() if name not in _NOT_PASSED_ON}

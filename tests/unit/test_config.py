@@ -219,6 +219,25 @@ def test_settings_are_frozen_and_show_no_secret() -> None:
     assert set(settings.secret_values()) == set(REQUIRED.values())
 
 
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("mongodb://admin:s3cr3t@db.example:27017/?appName=x", "db.example:27017"),
+        ("mongodb://admin:s3cr3t@one:1,two:2/name", "one:1,two:2"),
+        ("mongodb+srv://admin:s3cr3t@cluster.example", "cluster.example"),
+        ("mongodb://admin:s3@cr3t@db.example/", "db.example"),
+        ("mongodb://admin:12/s3cr3t@db.example/", ""),
+        ("mongodb://admin:12?s3cr3t@db.example/", ""),
+        ("mongodb://plain", "plain"),
+        ("sqlite:////var/lib/metasync.db", ""),
+        ("not a url", ""),
+    ],
+)
+def test_the_hosts_of_the_database_are_shown_without_user_and_password(url: str, hosts: str) -> None:
+    """What stands before the last @ is never shown, nor anything where an @ comes too late to tell."""
+    assert load_settings([], {**REQUIRED, "DB_CONNECTION_STRING": url}).database_hosts == hosts
+
+
 def test_built_directly_nothing_comes_from_the_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings(...) takes what it is given; only load_settings looks around."""
     monkeypatch.setenv("PORT", "1234")
