@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
 FROM python:3.11-slim-bookworm AS build
+WORKDIR /build
 RUN python -m venv /opt/venv
 ENV PATH="/opt/venv/bin:$PATH"
 COPY requirements.txt .
@@ -21,11 +22,14 @@ COPY engine ./engine
 COPY llm_optimizer ./llm_optimizer
 COPY llm_workers ./llm_workers
 COPY utilities ./utilities
-RUN python -m compileall -q .
-USER metasync
+# A checkout under a strict umask would leave files that only root can read.
+RUN chmod -R a+rX . && python -m compileall -q .
+# By number: Kubernetes' runAsNonRoot cannot tell from a name.
+USER 10001:10001
 VOLUME /data
 EXPOSE 8001
 STOPSIGNAL SIGTERM
+# Not urllib, which would ask a proxy from the environment about 127.0.0.1.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '8001') + '/health/live', timeout=2)"]
+    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('PORT') or 8001), timeout=2); c.request('GET', '/health/live'); sys.exit(c.getresponse().status != 200)"]
 CMD ["python", "main_app.py"]

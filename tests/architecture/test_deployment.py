@@ -24,6 +24,7 @@ CONTRACT_SETTINGS = {
     *SECRET_NAMES,
     *("DB_NAME", "DOCS_USER", "POLL_INTERVAL", "MAX_ITEMS_PER_BATCH", "NUM_LLM_WORKERS", "HOST", "PORT"),
 }
+NOBODYS_PROXY = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
 TARGETS = {"help", "demo", "run", "test", "check", "bench", "fake-provider"}
 
 
@@ -114,9 +115,12 @@ class TestImage:
         assert not any(tool in " ".join(arguments_of("RUN")) for tool in ("apt", "gcc", "pip", "make"))
 
     def test_it_does_not_run_as_root(self) -> None:
-        """The last USER is an ordinary one, made in the image without a login shell."""
-        assert arguments_of("USER")[-1] == "metasync"
+        """The last USER is an ordinary one, made in the image without a login shell, and named by number, by which
+        Kubernetes knows that it is not root; it can read the code whatever the umask of the checkout was."""
+        assert arguments_of("USER")[-1] == "10001:10001"
+        assert "groupadd --gid 10001" in " ".join(arguments_of("RUN"))
         assert "useradd --uid 10001" in " ".join(arguments_of("RUN"))
+        assert "chmod -R a+rX ." in arguments_of("RUN")[-1]
 
     def test_signals_reach_python(self) -> None:
         """The command is in exec form, so SIGTERM goes to python and not to a shell that keeps it."""
@@ -148,11 +152,12 @@ class TestImage:
 
     @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
     def test_its_health_check_asks_the_service(self, status: int, *, healthy: bool) -> None:
-        """The HEALTHCHECK command really runs: it asks /health/live on PORT and fails when the answer is an error."""
+        """The HEALTHCHECK command really runs: it asks /health/live on PORT, whatever proxy the environment names, and
+        fails when the answer is an error."""
         python, *rest = json.loads(arguments_of("HEALTHCHECK")[0].partition("CMD ")[2])
         assert python == "python"
         with answering(status) as (port, seen):
-            result = run_in(ROOT, *rest, PORT=str(port))
+            result = run_in(ROOT, *rest, PORT=str(port), **NOBODYS_PROXY)
         assert seen == ["/health/live"]
         assert (result.returncode == 0) is healthy
 
@@ -188,6 +193,13 @@ class TestCompose:
         assert volume[1] == "/data/db"
         assert "ports" not in services["mongo"]
 
+    def test_the_service_can_gain_no_rights(self) -> None:
+        """It runs without any capability and without a way to get one, under an init that passes signals on."""
+        service = compose()["services"]["metasync"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["init"] is True
+
     def test_a_stop_outlasts_the_drain(self) -> None:
         """The container is not killed while calls in flight may still finish."""
         grace = int(compose()["services"]["metasync"]["stop_grace_period"].removesuffix("s"))
@@ -198,7 +210,7 @@ class TestCompose:
         _, python, *rest = compose()["services"]["metasync"]["healthcheck"]["test"]
         assert python == "python"
         with answering(200) as (port, seen):
-            assert run_in(ROOT, *rest, PORT=str(port)).returncode == 0
+            assert run_in(ROOT, *rest, PORT=str(port), **NOBODYS_PROXY).returncode == 0
         assert seen == ["/health/ready"]
 
 
