@@ -1,26 +1,38 @@
 """Anthropic's Messages API.
 
 The current SDK has no temperature argument, so none is sent. `max_tokens` is required; without a limit of the model's
-it is 4096. A JSON schema goes into output_config; there is no plain JSON mode. No header carries an attempt's id.
+it is 4096. There is no plain JSON mode. A JSON schema goes into output_config, as far as Anthropic's grammar can hold
+it; one that a model refuses nevertheless is not sent to it again. No header carries an attempt's id.
 """
 
 from typing import TYPE_CHECKING, ClassVar
 
-from engine.llm import Completion, CompletionRequest, JsonObject, Usage
+import orjson
+
+from engine.llm import Completion, CompletionRequest, JsonObject, ProviderError, TransientProviderError, Usage
 from llm_workers.providers.http import HttpProvider, count, nothing_said, stopped
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
+from llm_workers.providers.schemas import closed
 
 if TYPE_CHECKING:
     import httpx2
 
+    from llm_workers.transport import HttpAnswer, Transport
+
+_ADDRESS = "https://api.anthropic.com"
 _DEFAULT_LIMIT = 4096
 _CUT_OFF = frozenset({"max_tokens", "model_context_window_exceeded"})
 # Without one the SDK refuses large limits, because its own timeout would be too short for them.
 _SDK_TIMEOUT_SECONDS = 600.0
+_OF_A_SCHEMA = (b"output_config", b"output_format", b"schema", b"structured output")
 
 
 class AnthropicProvider(HttpProvider):
     sdk: ClassVar[str] = "Anthropic"
+
+    def __init__(self, transport: "Transport") -> None:
+        super().__init__(transport)
+        self._refused: set[tuple[str, str, bytes]] = set()
 
     def rehearse(self, request: CompletionRequest) -> Rehearsal:
         import anthropic  # noqa: PLC0415 - a second to import, and only where some model needs it
@@ -28,7 +40,7 @@ class AnthropicProvider(HttpProvider):
         def call(client: "httpx2.Client") -> object:
             sdk = anthropic.Anthropic(
                 api_key=request.endpoint.key,
-                base_url=base_url(request.endpoint.base_url) or None,
+                base_url=base_url(request.endpoint.base_url) or _ADDRESS,
                 max_retries=0,
                 http_client=client,
             )
@@ -44,8 +56,9 @@ class AnthropicProvider(HttpProvider):
         }
         if request.system:
             body["system"] = request.system
-        if isinstance(request.response_format, dict):
-            body["output_config"] = {"format": {"type": "json_schema", "schema": request.response_format["schema"]}}
+        schema = self._schema(request)
+        if schema is not None:
+            body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
         return body
 
     def read(self, document: JsonObject, request: CompletionRequest) -> Completion:
@@ -59,6 +72,29 @@ class AnthropicProvider(HttpProvider):
         if not blocks:
             raise nothing_said(usage)
         return Completion(text=text, usage=usage, finish_reason=reason)
+
+    def refusal(self, answer: "HttpAnswer", request: CompletionRequest) -> ProviderError:
+        error = super().refusal(answer, request)
+        if answer.status != 400 or not any(word in answer.body for word in _OF_A_SCHEMA) or not self._schema(request):
+            return error
+        self._refused.add(_place(request))
+        return TransientProviderError(
+            f"{self.sdk}: {request.endpoint.deployment} refused the JSON schema; it is left out from now on",
+            status=400,
+            raw=error.raw,
+            request_id=error.request_id,
+        )
+
+    def _schema(self, request: CompletionRequest) -> JsonObject | None:
+        wanted = request.response_format
+        if not isinstance(wanted, dict) or (self._refused and _place(request) in self._refused):
+            return None
+        return closed(wanted["schema"])
+
+
+def _place(request: CompletionRequest) -> tuple[str, str, bytes]:
+    """Where which schema was refused."""
+    return request.endpoint.base_url, request.endpoint.deployment, orjson.dumps(request.response_format)
 
 
 def base_url(endpoint: str) -> str:

@@ -1,7 +1,8 @@
 """Azure AI model inference (foundry endpoints), known by its retired client's name, ChatCompletionsClient.
 
-That client's package is no longer developed and Microsoft points its users to OpenAI's; so OpenAI's client prepares the
+That client's package never left its beta and Microsoft points its users to OpenAI's; so OpenAI's client prepares the
 request here, with the API version in the query and, as the old one did, the key in both headers that endpoints look at.
+The contract suite compares the two.
 """
 
 from typing import TYPE_CHECKING, ClassVar

@@ -10,6 +10,7 @@ from llm_workers.providers.rehearsal import Rehearsal, rehearse
 if TYPE_CHECKING:
     import httpx2
 
+_ADDRESS = "https://generativelanguage.googleapis.com"
 _VERSION = re.compile(r"v\d+\w*")
 _GOOD_ENDS = frozenset({None, "STOP", "FINISH_REASON_UNSPECIFIED"})
 # The SDK's names for what the wire calls otherwise.
@@ -33,7 +34,7 @@ class GeminiProvider(HttpProvider):
 
         def call(client: "httpx2.Client") -> object:
             options = types.HttpOptions(
-                base_url=base_url(request.endpoint.base_url) or None,
+                base_url=base_url(request.endpoint.base_url) or _ADDRESS,
                 api_version=version if _VERSION.fullmatch(version) else None,
                 httpx_client=client,
             )

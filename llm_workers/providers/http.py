@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 
-from engine.llm import Completion, CompletionRequest, JsonObject, TransientProviderError, UnusableAnswer, Usage
+from engine.llm import (
+    Completion,
+    CompletionRequest,
+    JsonObject,
+    ProviderError,
+    TransientProviderError,
+    UnusableAnswer,
+    Usage,
+)
 from llm_workers.providers.faults import document_of, raw_text, refused, request_id, sdk_unusable, unreadable
 from llm_workers.providers.rehearsal import Rehearsal, Rehearsals
 
@@ -53,7 +61,7 @@ class HttpProvider(ABC):
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    def refusal(self, answer: "HttpAnswer", request: CompletionRequest) -> Exception:
+    def refusal(self, answer: "HttpAnswer", request: CompletionRequest) -> ProviderError:
         """The error for a status other than 2xx."""
         now = self._transport.clock.now()
         key = request.endpoint.key

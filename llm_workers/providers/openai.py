@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from yarl import URL
 
-from engine.llm import Completion, CompletionRequest, JsonObject, TransientProviderError, Usage
+from engine.llm import Completion, CompletionRequest, JsonObject, ProviderError, TransientProviderError, Usage
 from llm_workers.providers.faults import document_of
 from llm_workers.providers.http import HttpProvider, count, nothing_said, stopped
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _REASONING = re.compile(r"(o\d|gpt-5)(?!.*chat)", re.IGNORECASE)
 _OPENAI_HOST = "api.openai.com"
+_ADDRESS = f"https://{_OPENAI_HOST}/v1"
 _JSON_MODE_HOSTS = frozenset(
     {_OPENAI_HOST, "api.mistral.ai", "api.groq.com", "api.deepseek.com", "api.x.ai", "api.together.xyz"}
     | {"api.fireworks.ai", "openrouter.ai"}
@@ -52,7 +53,7 @@ class OpenAiProvider(HttpProvider):
         def call(client: "httpx2.Client") -> object:
             sdk = openai.OpenAI(
                 api_key=request.endpoint.key,
-                base_url=base_url(request.endpoint.base_url) or None,
+                base_url=base_url(request.endpoint.base_url) or _ADDRESS,
                 max_retries=0,
                 http_client=client,
             )
@@ -85,7 +86,7 @@ class OpenAiProvider(HttpProvider):
             raise stopped("it was cut off at the token limit", text, usage)
         return Completion(text=text, usage=usage, finish_reason=reason)
 
-    def refusal(self, answer: "HttpAnswer", request: CompletionRequest) -> Exception:
+    def refusal(self, answer: "HttpAnswer", request: CompletionRequest) -> ProviderError:
         error = super().refusal(answer, request)
         parameter = _unwanted_parameter(answer) if answer.status == 400 else None
         if parameter is None or (*_place(request), parameter) in self._unwanted:

@@ -5,6 +5,7 @@ path sends them by a cheaper transport and an endpoint's rehearsal is paid for o
 """
 
 import asyncio
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     import httpx2
 
 _MOST_ENDPOINTS = 256
-_OF_THE_CONNECTION = frozenset({"host", "connection", "content-length", "transfer-encoding", "accept-encoding"})
+# Others come from environment variables that SDKs read (organizations, custom headers): they are meant for the vendor's
+# own address and may be secrets, while a model's endpoint may be anybody's.
+_KEPT_HEADERS = re.compile(
+    r"accept|content-type|user-agent|authorization|(x-)?api-key|x-goog-api-.*|anthropic-version|x-stainless-.*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ def rehearse(call: "Callable[[httpx2.Client], object]") -> Rehearsal:
     with httpx2.Client(transport=httpx2.MockTransport(written_down), trust_env=False) as client:
         call(client)
     request = requests[-1]
-    headers = {name: value for name, value in request.headers.items() if name.lower() not in _OF_THE_CONNECTION}
+    headers = {name: value for name, value in request.headers.items() if _KEPT_HEADERS.fullmatch(name.lower())}
     return Rehearsal(URL(str(request.url), encoded=True), headers, request.content)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -38,6 +39,7 @@ def vendor(request: pytest.FixtureRequest) -> Vendor:
     return request.param
 
 
+ANTHROPIC = next(each for each in VENDORS if each.sdk == "Anthropic")
 SHAPES: list[dict[str, Any]] = [
     {},
     {"response_format": "text"},
@@ -65,6 +67,130 @@ def test_the_sdk_would_send_the_same(vendor: Vendor, base_url: str, shape: dict[
     assert orjson.loads(rehearsal.body) == provider.body(request)
     assert KEY not in repr(rehearsal)
     assert KEY not in str(rehearsal.url)
+
+
+class _Sent(Exception):
+    """Ends a call of Azure's client once it has said what it would send."""
+
+
+def test_azures_own_client_would_send_the_same() -> None:
+    """URL, body, key and request id of ChatCompletionsClient are those of the package it is named after."""
+    from azure.ai.inference import ChatCompletionsClient
+    from azure.core.credentials import AzureKeyCredential
+    from azure.core.pipeline.transport import HttpTransport
+
+    class Nowhere(HttpTransport):
+        def send(self, request: Any, **_: Any) -> Any:
+            raise _Sent(request)
+
+        def open(self) -> None: ...
+        def close(self) -> None: ...
+        def __exit__(self, *_: object) -> None: ...
+
+    vendor = next(each for each in VENDORS if each.sdk == "ChatCompletionsClient")
+    endpoint = Endpoint(
+        sdk=vendor.sdk, base_url="http://127.0.0.1:9/models", deployment="m", api_version=vendor.version, key=KEY
+    )
+    provider = Registry().create(vendor.sdk)
+    assert isinstance(provider, HttpProvider)
+    ours = provider.rehearse(asked(endpoint))
+    client = ChatCompletionsClient(
+        endpoint=endpoint.base_url,
+        credential=AzureKeyCredential(KEY),
+        api_version=vendor.version,
+        transport=Nowhere(),
+    )
+
+    with pytest.raises(_Sent) as sent:
+        client.complete(
+            model="m",
+            messages=[
+                {"role": "system", "content": "Answer as JSON."},
+                {"role": "user", "content": '{"text": "hello"}'},
+            ],
+            temperature=0.5,
+            max_tokens=50,
+        )
+
+    theirs = sent.value.args[0]
+    assert theirs.url == str(ours.url)
+    assert orjson.loads(theirs.body) == orjson.loads(ours.body)
+    for name in ("api-key", "Authorization"):
+        assert theirs.headers[name] == ours.headers[name.lower()]
+    assert provider.attempt_header in theirs.headers
+
+
+ENVIRONMENT = MappingProxyType(
+    {
+        "OPENAI_BASE_URL": "http://canary.example.com/v1",
+        "OPENAI_API_KEY": "canary",
+        "OPENAI_ORG_ID": "canary",
+        "OPENAI_PROJECT_ID": "canary",
+        "OPENAI_CUSTOM_HEADERS": "X-Canary: canary",
+        "AZURE_OPENAI_API_KEY": "canary",
+        "AZURE_OPENAI_AD_TOKEN": "canary",
+        "AZURE_OPENAI_ENDPOINT": "http://canary.example.com",
+        "ANTHROPIC_BASE_URL": "http://canary.example.com",
+        "ANTHROPIC_API_KEY": "canary",
+        "ANTHROPIC_AUTH_TOKEN": "canary",
+        "ANTHROPIC_CUSTOM_HEADERS": "X-Canary: canary",
+        "GOOGLE_GEMINI_BASE_URL": "http://canary.example.com",
+        "GOOGLE_API_KEY": "canary",
+    }
+)
+"""What SDKs look for in the environment."""
+
+
+@pytest.mark.parametrize("base_url", ["", "https://elsewhere.example.com"])
+def test_the_environment_is_not_sent(vendor: Vendor, base_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model's own fields decide where a call goes and with which key: a vendor's variables in the environment, which
+    SDKs read, neither redirect it nor reach the endpoint."""
+    if vendor.sdk in ("AzureOpenAI", "ChatCompletionsClient"):
+        base_url = base_url or "https://resource.example.com"
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    endpoint = Endpoint(sdk=vendor.sdk, base_url=base_url, deployment="m", api_version=vendor.version, key=KEY)
+    provider = Registry().create(vendor.sdk)
+    assert isinstance(provider, HttpProvider)
+
+    rehearsal = provider.rehearse(asked(endpoint))
+
+    assert "canary" not in f"{rehearsal.url} {rehearsal.headers}"
+    assert any(KEY in value for value in rehearsal.headers.values())
+
+
+def test_a_schema_that_anthropic_takes(fake: FakeProvider) -> None:
+    """Anthropic refuses open objects and bounds, so it gets the schema closed and without them."""
+    bounded = {"type": "object", "properties": {"score": {"type": "integer", "minimum": 1}}, "required": ["score"]}
+    wanted = {"type": "json_schema", "schema": bounded}
+
+    result = answer(asked(ANTHROPIC.endpoint(fake), response_format=wanted))
+
+    assert result.text == PLAIN_ANSWER
+    (call,) = fake.seen.calls
+    sent = {"type": "object", "properties": {"score": {"type": "integer"}}, "required": ["score"]}
+    schema = call.body["output_config"]["format"]["schema"]
+    assert schema == {**sent, "additionalProperties": False}
+
+
+def test_a_schema_that_anthropic_cannot_take(fake: FakeProvider) -> None:
+    """A map with free keys has no closed form: it is not sent, rather than sent as its opposite."""
+    free = {"type": "json_schema", "schema": {"type": "object", "additionalProperties": {"type": "number"}}}
+
+    answer(asked(ANTHROPIC.endpoint(fake), response_format=free))
+
+    assert "output_config" not in fake.seen.calls[0].body
+
+
+def test_a_refused_schema_is_left_out_from_then_on(fake: FakeProvider) -> None:
+    """A model without structured output fails once for a schema, as transient, and then answers."""
+    request = asked(ANTHROPIC.endpoint(fake, "old"), response_format={"type": "json_schema", "schema": SCHEMA})
+
+    first, second = complete(request, request)
+
+    assert type(first) is TransientProviderError
+    assert "schema" in str(first)
+    assert isinstance(second, Completion)
 
 
 Send = Callable[..., dict[str, Any]]

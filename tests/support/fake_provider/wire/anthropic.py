@@ -35,7 +35,9 @@ class AnthropicWire:
         for name in ("temperature", "top_p", "top_k"):
             if name in asked.body:
                 return Objection(name, f"{name}: Extra inputs are not permitted")
-        return None if "max_tokens" in asked.body else Objection("max_tokens", "max_tokens: Field required")
+        if "max_tokens" not in asked.body:
+            return Objection("max_tokens", "max_tokens: Field required")
+        return _objection_to(asked)
 
     def answer(self, asked: Asked, reply: Reply) -> dict[str, Any]:
         return {
@@ -65,6 +67,31 @@ class AnthropicWire:
     def error(self, reason: str, message: str, parameter: str | None = None) -> dict[str, Any]:
         error = {"type": _REASONS[reason], "message": message}
         return {"type": "error", "error": error, "request_id": "req_fake"}
+
+
+def _objection_to(asked: Asked) -> Objection | None:
+    """Open objects and bounds are refused by every model, any schema by a model whose name starts with `old`."""
+    given = (asked.body.get("output_config") or {}).get("format")
+    if given is None:
+        return None
+    if asked.model.startswith("old"):
+        return Objection("output_config", "output_config: Extra inputs are not permitted")
+    for part in _parts(given["schema"]):
+        if part.get("type") == "object" and part.get("additionalProperties") is not False:
+            return Objection("output_config", "output_config.format.schema: 'additionalProperties' must be false")
+        if "minimum" in part:
+            return Objection("output_config", "output_config.format.schema: property 'minimum' is not supported")
+    return None
+
+
+def _parts(schema: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(schema, list):
+        for item in schema:
+            yield from _parts(item)
+    if isinstance(schema, dict):
+        yield schema
+        for item in schema.values():
+            yield from _parts(item)
 
 
 def _usage(reply: Reply) -> dict[str, Any]:
