@@ -10,6 +10,9 @@ from engine.llm import CompletionRequest, Endpoint, ProviderRefusedKey, Response
 from engine.records.values import Model, Prompt
 from utilities.secrets import variable_name
 
+DEFAULT = "default"
+"""As a model's endpoint or key: the vendor's own address, the usual name of the vendor's key."""
+
 
 def system_text(prompts: Iterable[Prompt]) -> str:
     """The prompts' texts, joined by a blank line."""
@@ -48,7 +51,7 @@ def completion_request(
     return CompletionRequest(
         endpoint=Endpoint(
             sdk=model.sdk,
-            base_url=model.endpoint,
+            base_url="" if is_default(model.endpoint) else model.endpoint,
             deployment=model.deployment,
             api_type=model.api_type,
             api_version=model.api_version,
@@ -64,9 +67,14 @@ def completion_request(
     )
 
 
-def no_key(model: Model) -> ProviderRefusedKey:
+def is_default(field: str) -> bool:
+    """Whether a model leaves its endpoint or the name of its key to the provider."""
+    return field.strip().lower() == DEFAULT
+
+
+def no_key(model: Model, key_name: str) -> ProviderRefusedKey:
     """The error for a model whose key is nowhere to be found; says where it is looked for."""
-    variables = dict.fromkeys(variable_name(name) for name in (model.key, f"{model.name}_KEY") if name)
+    variables = dict.fromkeys(variable_name(name) for name in (key_name, f"{model.name}_KEY") if name)
     places = " or ".join(variables)
     keyring = f", or store it in the keyring under the service {model.service}" if model.service else ""
     return ProviderRefusedKey(

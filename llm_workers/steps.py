@@ -26,7 +26,8 @@ from engine.llm import (
 from engine.pricing import cost_of
 from engine.records.values import Model
 from llm_workers.answers import Answers, Unreadable
-from llm_workers.prompting import completion_request, no_key
+from llm_workers.keys import Keys
+from llm_workers.prompting import completion_request
 from llm_workers.providers.registry import ProviderSet
 from utilities.backoff import full_jitter
 from utilities.clock import Clock
@@ -66,10 +67,9 @@ class Steps:
         timeouts: Timeouts,
     ) -> None:
         self._providers = providers
-        self._secrets = secrets
+        self._keys = Keys(providers, secrets, hop)
         self._answers = answers
         self._clock = clock
-        self._hop = hop
         self._timeouts = timeouts
 
     async def take(self, work: Assignment, step: Step) -> JsonObject:
@@ -96,7 +96,7 @@ class Steps:
     async def _request(self, work: Assignment, step: Step) -> CompletionRequest:
         return completion_request(
             step.model,
-            await self._key(step.model),
+            await self._keys.of(step.model),
             system=step.system,
             user=step.user,
             temperature=step.temperature,
@@ -104,20 +104,6 @@ class Steps:
             attempt_id=f"{work.job.id}-{work.job.token}-{step.name}-{step.number}",
             timeouts=self._timeouts,
         )
-
-    async def _key(self, model: Model) -> str | None:
-        if not self._providers.needs_key(model.sdk):
-            return None
-        wanted = (model.key, model.name, model.service)
-        # Only a model with a service may be looked up in the keyring, which may block.
-        key = (
-            await self._hop(self._secrets.provider_key, *wanted)
-            if model.service
-            else self._secrets.provider_key(*wanted)
-        )
-        if key is None:
-            raise no_key(model)
-        return key
 
     async def _read(self, completion: Completion, step: Step) -> JsonObject:
         try:

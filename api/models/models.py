@@ -28,12 +28,15 @@ class CostModel(Body):
 class ModelCreateRequest(Body):
     name: Name
     sdk: str = Field(description="The name of a registered provider, for example OpenAI or test.")
-    endpoint: Text
+    endpoint: Text = Field(description="The provider's base URL, or `default` for the vendor's own.")
     api_type: Text
     api_version: Text
     deployment: Text
     service: Text | None = None
-    key: Text = Field(description="The name under which the provider's secret is found, never the secret.")
+    key: Text = Field(
+        description="The name under which the provider's secret is found, never the secret; `default` stands for the "
+        "vendor's usual one, such as GROQ_API_KEY."
+    )
     max_token: Tokens | None = None
     max_completion_token: Tokens | None = None
     min_temperature: Temperature

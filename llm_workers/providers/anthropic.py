@@ -28,7 +28,8 @@ _OF_A_SCHEMA = (b"output_config", b"output_format", b"schema", b"structured outp
 
 
 class AnthropicProvider(HttpProvider):
-    sdk: ClassVar[str] = "Anthropic"
+    sdk = "Anthropic"
+    key_variable: ClassVar[str | None] = "ANTHROPIC_API_KEY"
 
     def __init__(self, transport: "Transport") -> None:
         super().__init__(transport)
@@ -73,9 +74,9 @@ class AnthropicProvider(HttpProvider):
             raise nothing_said(usage)
         return Completion(text=text, usage=usage, finish_reason=reason)
 
-    def refusal(self, answer: "HttpAnswer", request: CompletionRequest) -> ProviderError:
-        error = super().refusal(answer, request)
-        if answer.status != 400 or not any(word in answer.body for word in _OF_A_SCHEMA) or not self._schema(request):
+    def refusal(self, answer: "HttpAnswer", request: CompletionRequest, sent: JsonObject) -> ProviderError:
+        error = super().refusal(answer, request, sent)
+        if answer.status != 400 or "output_config" not in sent or not _speaks_of_a_schema(answer.body):
             return error
         self._refused.add(_place(request))
         return TransientProviderError(
@@ -90,6 +91,10 @@ class AnthropicProvider(HttpProvider):
         if not isinstance(wanted, dict) or (self._refused and _place(request) in self._refused):
             return None
         return closed(wanted["schema"])
+
+
+def _speaks_of_a_schema(body: bytes) -> bool:
+    return any(word in body for word in _OF_A_SCHEMA)
 
 
 def _place(request: CompletionRequest) -> tuple[str, str, bytes]:

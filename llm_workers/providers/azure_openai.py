@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 from yarl import URL
 
 from engine.llm import CompletionRequest
+from llm_workers.providers.compatible import Compatible
 from llm_workers.providers.openai import OpenAiProvider, is_reasoning
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
 
@@ -16,9 +17,10 @@ _FIRST_WITH_NEWER_LIMIT = "2024-09"
 
 
 class AzureOpenAiProvider(OpenAiProvider):
-    sdk: ClassVar[str] = "AzureOpenAI"
-    attempt_header: ClassVar[str | None] = "x-ms-client-request-id"
-    json_mode: ClassVar[bool | None] = True
+    sdk = "AzureOpenAI"
+    key_variable: ClassVar[str | None] = "AZURE_OPENAI_API_KEY"
+    habits = Compatible(sdk="AzureOpenAI")
+    attempt_header = "x-ms-client-request-id"
 
     def rehearse(self, request: CompletionRequest) -> Rehearsal:
         import openai  # noqa: PLC0415 - half a second to import, and only where some model needs it

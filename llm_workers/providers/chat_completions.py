@@ -8,7 +8,8 @@ The contract suite compares the two.
 from typing import TYPE_CHECKING, ClassVar
 
 from engine.llm import CompletionRequest
-from llm_workers.providers.openai import OpenAiProvider, base_url, is_reasoning
+from llm_workers.providers.compatible import Compatible
+from llm_workers.providers.openai import OpenAiProvider, base_url
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
 
 if TYPE_CHECKING:
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class ChatCompletionsProvider(OpenAiProvider):
-    sdk: ClassVar[str] = "ChatCompletionsClient"
-    attempt_header: ClassVar[str | None] = "x-ms-client-request-id"
-    # Which of the many models behind such endpoints know it is not told.
-    json_mode: ClassVar[bool | None] = False
+    sdk = "ChatCompletionsClient"
+    key_variable: ClassVar[str | None] = "AZURE_INFERENCE_CREDENTIAL"
+    # Which of the many models behind such endpoints know JSON mode is not told.
+    habits = Compatible(sdk="ChatCompletionsClient", json_mode=False)
+    attempt_header = "x-ms-client-request-id"
 
     def rehearse(self, request: CompletionRequest) -> Rehearsal:
         import openai  # noqa: PLC0415 - half a second to import, and only where some model needs it
@@ -36,6 +38,3 @@ class ChatCompletionsProvider(OpenAiProvider):
             return sdk.chat.completions.with_raw_response.create(**self.body(request))
 
         return rehearse(call)
-
-    def takes_newer_limit(self, request: CompletionRequest) -> bool:
-        return is_reasoning(request.endpoint.deployment)

@@ -6,7 +6,7 @@ Azure's retry-after-ms.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
@@ -41,7 +41,11 @@ _QUOTA_CODES = frozenset(
         "insufficient_balance",
     }
 )
-_QUOTA_TEXT = re.compile(r"credit balance is too low", re.IGNORECASE)
+_QUOTA_TEXT = re.compile(r"credit balance is too low|insufficient (balance|credits)|used all available credits", re.I)
+_REFUSAL_CODES = frozenset({"unsupported_value", "unsupported_parameter", "unknown_parameter"})
+_REFUSAL_TEXT = re.compile(r"(n't|not) support|unsupported|unknown|unrecognized|extra.(inputs|forbidden)", re.I)
+_SPELLINGS = {"response_format": r"response[_ ]format|json_schema|json_object"}
+_SCHEMA_FAULT = re.compile(r"schema for", re.I)
 # Google calls every limit a quota; only those that last the day are one here.
 _DAILY = "perday"
 _SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
@@ -183,10 +187,29 @@ def document_of(body: bytes) -> Any:
         return None
 
 
+def unwanted_parameter(status: int, body: bytes, sent: Set[str]) -> str | None:
+    """Which of the parameters that were `sent` an answer refuses as such; None where it complains of anything else.
+
+    OpenAI says it by a code; compatible servers by FastAPI's `extra_forbidden`, or in words alone.
+    """
+    if status not in (400, 422):
+        return None
+    document = document_of(body)
+    error = _error(document)
+    if error.get("code") in _REFUSAL_CODES and error.get("param") in sent:
+        return str(error["param"])
+    text = _message(document)
+    if not _REFUSAL_TEXT.search(text) or _SCHEMA_FAULT.search(text):
+        return None
+    return next((name for name in sorted(sent) if re.search(_SPELLINGS.get(name, rf"\b{name}\b"), text)), None)
+
+
 def _error(document: Any) -> Mapping[str, Any]:
     inner = document[0] if isinstance(document, list) and document else document
     error = inner.get("error", inner) if isinstance(inner, dict) else None
-    return error if isinstance(error, dict) else {"message": error} if isinstance(error, str) else {}
+    if isinstance(error, str):
+        return {"message": error, "code": inner.get("code")}
+    return error if isinstance(error, dict) else {}
 
 
 def _details(document: Any) -> list[Mapping[str, Any]]:

@@ -23,7 +23,8 @@ _ARGUMENTS = {
 
 
 class GeminiProvider(HttpProvider):
-    sdk: ClassVar[str] = "Gemini"
+    sdk = "Gemini"
+    key_variable: ClassVar[str | None] = "GEMINI_API_KEY"
 
     def rehearse(self, request: CompletionRequest) -> Rehearsal:
         from google import genai  # noqa: PLC0415 - half a second to import, and only where some model needs it

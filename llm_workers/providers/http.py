@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 
 class HttpProvider(ABC):
-    """`sdk` names the vendor in errors; `attempt_header` carries the attempt's id where the vendor takes one."""
+    """`sdk` names the vendor in errors; `attempt_header` carries the attempt's id where the vendor takes one.
 
-    sdk: ClassVar[str]
+    `key_variable` is the usual name of the vendor's key, for models whose key is `default`.
+    """
+
+    sdk: str
     needs_key: ClassVar[bool] = True
-    attempt_header: ClassVar[str | None] = None
+    key_variable: ClassVar[str | None] = None
+    attempt_header: str | None = None
 
     def __init__(self, transport: "Transport") -> None:
         self._transport = transport
@@ -52,17 +56,17 @@ class HttpProvider(ABC):
         headers = rehearsal.headers
         if self.attempt_header is not None and request.attempt_id:
             headers = {**headers, self.attempt_header: request.attempt_id}
-        body = orjson.dumps(self.body(request))
-        answer = await self._transport.post(rehearsal.url, headers, body, request.timeouts)
+        sent = self.body(request)
+        answer = await self._transport.post(rehearsal.url, headers, orjson.dumps(sent), request.timeouts)
         if not 200 <= answer.status < 300:
-            raise self.refusal(answer, request)
+            raise self.refusal(answer, request, sent)
         return self._completion(answer, request)
 
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    def refusal(self, answer: "HttpAnswer", request: CompletionRequest) -> ProviderError:
-        """The error for a status other than 2xx."""
+    def refusal(self, answer: "HttpAnswer", request: CompletionRequest, sent: JsonObject) -> ProviderError:  # noqa: ARG002 - for overriding
+        """The error for a status other than 2xx. `sent` is what was refused: the next body may differ already."""
         now = self._transport.clock.now()
         key = request.endpoint.key
         return refused(answer.status, answer.headers, answer.body, sdk=self.sdk, key=key, now=now)
@@ -102,6 +106,11 @@ def count(value: Any) -> int:
 def stopped(reason: str, text: str, usage: Usage) -> UnusableAnswer:
     """An answer that ended before it was one."""
     return UnusableAnswer(f"the answer cannot be used: {reason}", raw=text, usage=usage)
+
+
+def broken_off(reason: str, text: str, usage: Usage) -> TransientProviderError:
+    """An answer that the vendor could not end."""
+    return TransientProviderError(f"the vendor broke the answer off ({reason})", raw=text, usage=usage)
 
 
 def nothing_said(usage: Usage) -> TransientProviderError:

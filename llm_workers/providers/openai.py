@@ -1,11 +1,11 @@
-"""OpenAI, and every endpoint that speaks its chat completions, by the model's base URL.
+"""OpenAI, and every endpoint that speaks its chat completions, by the model's base URL or a vendor's name.
 
-What differs between endpoints is decided here:
+How endpoints differ is in compatible.py; what is decided here:
 
-- `max_completion_tokens` goes to api.openai.com, to Azure and to reasoning models, `max_tokens` to all others: OpenAI
-  deprecates the latter, most compatible servers know no other.
+- `max_completion_tokens` goes to vendors that want it and to reasoning models, `max_tokens` to all others: OpenAI
+  deprecates the latter, many compatible servers know no other.
 - Reasoning models get no temperature. Should an endpoint refuse a parameter nevertheless, it is left out from then on
-  and the call fails as transient, so that the next attempt goes through.
+  (a token limit gets its other name first) and the call fails as transient, so that the next attempt goes through.
 - JSON mode is asked for where it is known to work, and only when the prompts speak of JSON, without which OpenAI
   refuses it. A JSON schema is sent everywhere but where it is known to be refused.
 """
@@ -13,11 +13,10 @@ What differs between endpoints is decided here:
 import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from yarl import URL
-
 from engine.llm import Completion, CompletionRequest, JsonObject, ProviderError, TransientProviderError, Usage
-from llm_workers.providers.faults import document_of
-from llm_workers.providers.http import HttpProvider, count, nothing_said, stopped
+from llm_workers.providers.compatible import Compatible, spoken_at
+from llm_workers.providers.faults import unwanted_parameter
+from llm_workers.providers.http import HttpProvider, broken_off, count, nothing_said, stopped
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
 
 if TYPE_CHECKING:
@@ -26,40 +25,46 @@ if TYPE_CHECKING:
     from llm_workers.transport import HttpAnswer, Transport
 
 _REASONING = re.compile(r"(o\d|gpt-5)(?!.*chat)", re.IGNORECASE)
-_OPENAI_HOST = "api.openai.com"
-_ADDRESS = f"https://{_OPENAI_HOST}/v1"
-_JSON_MODE_HOSTS = frozenset(
-    {_OPENAI_HOST, "api.mistral.ai", "api.groq.com", "api.deepseek.com", "api.x.ai", "api.together.xyz"}
-    | {"api.fireworks.ai", "openrouter.ai"}
-)
-_NO_SCHEMA_HOSTS = frozenset({"api.deepseek.com"})
-_REFUSALS = frozenset({"unsupported_value", "unsupported_parameter", "unknown_parameter"})
+_CUT_OFF = frozenset({"length", "model_length"})
+_BROKEN_OFF = frozenset({"error", "insufficient_system_resource"})
 _OPTIONAL = frozenset({"temperature", "max_tokens", "max_completion_tokens", "response_format"})
+
+_OTHER_LIMIT = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+# OpenAI's client insists on a key, and takes one from the environment where it is given none.
+_NO_KEY = "none"
 
 
 class OpenAiProvider(HttpProvider):
-    sdk: ClassVar[str] = "OpenAI"
-    attempt_header: ClassVar[str | None] = "X-Client-Request-Id"
-    json_mode: ClassVar[bool | None] = None
-    """Whether it is known to work; None: known by host."""
+    sdk = "OpenAI"
+    attempt_header = "X-Client-Request-Id"
+    key_variable: ClassVar[str | None] = "OPENAI_API_KEY"
+    habits: ClassVar[Compatible | None] = None
 
-    def __init__(self, transport: "Transport") -> None:
+    def __init__(self, transport: "Transport", vendor: Compatible | None = None) -> None:
+        """Without a vendor, each endpoint's is known by its host."""
         super().__init__(transport)
+        self._vendor = vendor or self.habits
+        self.sdk = self.sdk if vendor is None else vendor.sdk
         self._unwanted: set[tuple[str, str, str]] = set()
+
+    def vendor(self, request: CompletionRequest) -> Compatible:
+        """Whose habits the endpoint has."""
+        return self._vendor or spoken_at(request.endpoint.base_url)
 
     def rehearse(self, request: CompletionRequest) -> Rehearsal:
         import openai  # noqa: PLC0415 - half a second to import, and only where some model needs it
 
         def call(client: "httpx2.Client") -> object:
             sdk = openai.OpenAI(
-                api_key=request.endpoint.key,
-                base_url=base_url(request.endpoint.base_url) or _ADDRESS,
+                api_key=request.endpoint.key or _NO_KEY,
+                base_url=base_url(request.endpoint.base_url or self.vendor(request).base_url),
                 max_retries=0,
                 http_client=client,
             )
             return sdk.chat.completions.with_raw_response.create(**self.body(request))
 
-        return rehearse(call)
+        rehearsal = rehearse(call)
+        return rehearsal if request.endpoint.key else rehearsal.without("authorization")
 
     def body(self, request: CompletionRequest) -> JsonObject:
         messages = [{"role": "user", "content": request.user}]
@@ -67,8 +72,9 @@ class OpenAiProvider(HttpProvider):
             messages.insert(0, {"role": "system", "content": request.system})
         options = {name: value for name, value in self._options(request) if value is not None}
         if self._unwanted:
-            for _, _, name in self._unwanted & {(*_place(request), name) for name in options}:
-                self._leave_out(options, name)
+            place = _place(request)
+            for name in [name for name in options if (*place, name) in self._unwanted]:
+                self._leave_out(options, name, place)
         return {"model": request.endpoint.deployment, "messages": messages, **options}
 
     def read(self, document: JsonObject, request: CompletionRequest) -> Completion:
@@ -77,33 +83,33 @@ class OpenAiProvider(HttpProvider):
             raise nothing_said(usage)
         choice = document["choices"][0]
         message, reason = choice["message"], choice.get("finish_reason")
-        text = message.get("content") or ""
+        text = _text(message.get("content"))
         if message.get("refusal"):
             raise stopped("the model refused", message["refusal"], usage)
         if reason == "content_filter":
             raise stopped("the vendor's content filter stopped it", text, usage)
-        if reason == "length" and request.response_format != "text":
+        if reason in _BROKEN_OFF:
+            raise broken_off(reason, text, usage)
+        if reason in _CUT_OFF and request.response_format != "text":
             raise stopped("it was cut off at the token limit", text, usage)
         return Completion(text=text, usage=usage, finish_reason=reason)
 
-    def refusal(self, answer: "HttpAnswer", request: CompletionRequest) -> ProviderError:
-        error = super().refusal(answer, request)
-        parameter = _unwanted_parameter(answer) if answer.status == 400 else None
-        if parameter is None or (*_place(request), parameter) in self._unwanted:
+    def refusal(self, answer: "HttpAnswer", request: CompletionRequest, sent: JsonObject) -> ProviderError:
+        error = super().refusal(answer, request, sent)
+        parameter = unwanted_parameter(answer.status, answer.body, sent.keys() & _OPTIONAL)
+        if parameter is None:
             return error
         self._unwanted.add((*_place(request), parameter))
         return TransientProviderError(
-            f"{self.sdk}: {request.endpoint.deployment} takes no {parameter}; it is left out from now on", status=400
+            f"{self.sdk}: {request.endpoint.deployment} takes no {parameter}; it is left out from now on",
+            status=answer.status,
+            raw=error.raw,
+            request_id=error.request_id,
         )
 
     def takes_newer_limit(self, request: CompletionRequest) -> bool:
         """Whether the token limit is called max_completion_tokens."""
-        return _host(request) in (_OPENAI_HOST, None) or is_reasoning(request.endpoint.deployment)
-
-    def takes_json_mode(self, request: CompletionRequest) -> bool:
-        if self.json_mode is not None:
-            return self.json_mode
-        return _host(request) in _JSON_MODE_HOSTS or _host(request) is None
+        return self.vendor(request).newer_limit or is_reasoning(request.endpoint.deployment)
 
     def _options(self, request: CompletionRequest) -> list[tuple[str, Any]]:
         limit = "max_completion_tokens" if self.takes_newer_limit(request) else "max_tokens"
@@ -117,19 +123,17 @@ class OpenAiProvider(HttpProvider):
     def _response_format(self, request: CompletionRequest) -> JsonObject | None:
         wanted = request.response_format
         if isinstance(wanted, dict):
-            if _host(request) in _NO_SCHEMA_HOSTS:
+            if not self.vendor(request).json_schema:
                 return None
             return {"type": "json_schema", "json_schema": {"name": "answer", "schema": wanted["schema"]}}
         speaks_of_json = "json" in request.system.lower() or "json" in request.user.lower()
-        return (
-            {"type": "json_object"} if wanted == "json" and self.takes_json_mode(request) and speaks_of_json else None
-        )
+        asked_for = wanted == "json" and speaks_of_json and self.vendor(request).json_mode
+        return {"type": "json_object"} if asked_for else None
 
-    @staticmethod
-    def _leave_out(options: JsonObject, name: str) -> None:
-        value = options.pop(name)
-        if name == "max_tokens":
-            options["max_completion_tokens"] = value
+    def _leave_out(self, options: JsonObject, name: str, place: tuple[str, str]) -> None:
+        value, other = options.pop(name), _OTHER_LIMIT.get(name)
+        if other is not None and (*place, other) not in self._unwanted:
+            options[other] = value
 
 
 def is_reasoning(deployment: str) -> bool:
@@ -143,25 +147,25 @@ def base_url(endpoint: str) -> str:
 
 
 def usage_of(usage: JsonObject) -> Usage:
+    """DeepSeek has its own name for cached input; xAI counts reasoning beside the output, which its total shows."""
+    given, answered = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
+    cached = count((usage.get("prompt_tokens_details") or {}).get("cached_tokens"))
+    reasoning = count((usage.get("completion_tokens_details") or {}).get("reasoning_tokens"))
+    beside = reasoning and count(usage.get("total_tokens")) == given + answered + reasoning
     return Usage(
-        input_tokens=count(usage.get("prompt_tokens")),
-        output_tokens=count(usage.get("completion_tokens")),
-        cached_input_tokens=count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")),
-        reasoning_tokens=count((usage.get("completion_tokens_details") or {}).get("reasoning_tokens")),
+        input_tokens=given,
+        output_tokens=answered + reasoning if beside else answered,
+        cached_input_tokens=cached or count(usage.get("prompt_cache_hit_tokens")),
+        reasoning_tokens=reasoning,
     )
 
 
-def _host(request: CompletionRequest) -> str | None:
-    return URL(request.endpoint.base_url).host if request.endpoint.base_url else None
+def _text(content: Any) -> str:
+    """A message's text: plain, or in parts, of which thoughts do not belong to the answer."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part["type"] == "text")
+    return content or ""
 
 
 def _place(request: CompletionRequest) -> tuple[str, str]:
     return request.endpoint.base_url, request.endpoint.deployment
-
-
-def _unwanted_parameter(answer: "HttpAnswer") -> str | None:
-    document = document_of(answer.body)
-    error = document.get("error") if isinstance(document, dict) else None
-    if not isinstance(error, dict) or error.get("code") not in _REFUSALS:
-        return None
-    return error["param"] if error.get("param") in _OPTIONAL else None

@@ -16,6 +16,7 @@ import structlog
 
 from engine.errors import UnknownReference
 from engine.llm import Provider
+from llm_workers.providers.compatible import COMPATIBLE
 
 if TYPE_CHECKING:
     from llm_workers.transport import Transport
@@ -33,10 +34,11 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "test": "llm_workers.providers.scripted:ScriptedProvider",
     }
 )
+NAMES = frozenset(BUILT_IN) | frozenset(COMPATIBLE)
 
 
 class ProviderClass(Protocol):
-    """What a name stands for."""
+    """What a name stands for. `key_variable`, which plug-ins need not have, is the usual name of the vendor's key."""
 
     needs_key: bool
 
@@ -57,11 +59,16 @@ class Registry:
         self._problems: dict[str, str] = {}
 
     def names(self) -> frozenset[str]:
-        return frozenset(BUILT_IN) | frozenset(self._found())
+        return NAMES | frozenset(self._found())
 
     def needs_key(self, sdk: str) -> bool:
         """Raises UnknownReference for a name that is not registered."""
         return self.load(sdk).needs_key
+
+    def key_variable(self, sdk: str) -> str | None:
+        """The usual name of the vendor's key; None where there is none. Raises UnknownReference as above."""
+        name: str | None = getattr(self.load(sdk), "key_variable", None)
+        return name
 
     def problems(self) -> Mapping[str, str]:
         """Plug-ins that cannot be used, by name, and why."""
@@ -70,6 +77,8 @@ class Registry:
 
     def load(self, sdk: str) -> ProviderClass:
         """The provider's class, imported but not its vendor's SDK. Raises UnknownReference."""
+        if sdk in COMPATIBLE:
+            return cast(ProviderClass, COMPATIBLE[sdk])
         if sdk in BUILT_IN:
             module, _, name = BUILT_IN[sdk].partition(":")
             return cast(ProviderClass, getattr(import_module(module), name))
@@ -103,7 +112,7 @@ class Registry:
 
     def _take(self, entry: EntryPoint, into: dict[str, ProviderClass]) -> None:
         try:
-            if entry.name in BUILT_IN or entry.name in into:
+            if entry.name in NAMES or entry.name in into:
                 raise ValueError("the name is taken")  # noqa: TRY301 - one place that writes problems down
             plug_in = entry.load()
             if not isinstance(plug_in.needs_key, bool) or not callable(plug_in.complete):
@@ -125,6 +134,9 @@ class ProviderSet:
 
     def needs_key(self, sdk: str) -> bool:
         return self._registry.needs_key(sdk)
+
+    def key_variable(self, sdk: str) -> str | None:
+        return self._registry.key_variable(sdk)
 
     async def get(self, sdk: str) -> Provider:
         """Imports what it needs in a thread, the first time. Raises UnknownReference."""

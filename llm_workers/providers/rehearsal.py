@@ -34,6 +34,9 @@ class Rehearsal:
     headers: dict[str, str] = field(repr=False)
     body: bytes = field(repr=False)
 
+    def without(self, header: str) -> "Rehearsal":
+        return Rehearsal(self.url, {name: value for name, value in self.headers.items() if name != header}, self.body)
+
 
 def rehearse(call: "Callable[[httpx2.Client], object]") -> Rehearsal:
     """`call` gets an HTTP client for the SDK and makes one request with it. Imports the SDK: not on an event loop."""

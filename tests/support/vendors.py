@@ -31,6 +31,10 @@ VENDORS = [
     Vendor("ChatCompletionsClient", "/models", "2024-05-01-preview"),
     Vendor("Anthropic", "", takes_attempt_id=False),
     Vendor("Gemini", "", "v1beta", takes_attempt_id=False),
+    Vendor("Mistral", "/mistral/v1"),
+    Vendor("DeepSeek", "/deepseek"),
+    Vendor("xAI", "/xai/v1"),
+    Vendor("LMStudio", "/lmstudio/v1"),
 ]
 TINY = Timeouts(connect=0.25, read=0.25, total=0.6)
 

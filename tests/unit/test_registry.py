@@ -10,10 +10,13 @@ import pytest
 
 from engine.errors import UnknownReference
 from engine.llm import Completion, CompletionRequest, Usage
+from llm_workers.providers.compatible import COMPATIBLE
 from llm_workers.providers.registry import GROUP, ProviderSet, Registry
 from llm_workers.transport import Transport
 
 CONTRACT = frozenset({"OpenAI", "AzureOpenAI", "Anthropic", "Gemini", "ChatCompletionsClient", "test"})
+OURS = CONTRACT | frozenset(COMPATIBLE)
+LOCAL = frozenset({"LlamaCpp", "LMStudio", "Ollama", "SGLang", "vLLM"})
 
 
 class Leaving(type):
@@ -55,9 +58,22 @@ def test_the_contracts_names() -> None:
     """The sdk names of the contract are registered, all but `test` need a key."""
     built_in = registry()
 
-    assert built_in.names() == CONTRACT
+    assert built_in.names() >= CONTRACT
     assert {name for name in CONTRACT if not built_in.needs_key(name)} == {"test"}
     assert built_in.problems() == {}
+
+
+def test_the_compatible_vendors_names() -> None:
+    """Vendors that speak OpenAI's format are sdk names too; each has a usual key, which local servers can lack."""
+    built_in = registry()
+
+    assert built_in.names() == OURS
+    assert {name for name in COMPATIBLE if not built_in.needs_key(name)} == LOCAL
+    keys = {name: built_in.key_variable(name) for name in COMPATIBLE}
+    assert keys["Groq"] == "GROQ_API_KEY"
+    assert len(set(keys.values())) == len(keys)
+    assert built_in.key_variable("OpenAI") == "OPENAI_API_KEY"
+    assert built_in.key_variable("test") is None
 
 
 def test_installed_plug_ins_are_looked_for() -> None:
@@ -72,8 +88,9 @@ def test_a_plug_in() -> None:
     """An entry point of the group adds a provider under its name."""
     plugged = registry(entry("outside", f"{__name__}:Outsider"))
 
-    assert plugged.names() == CONTRACT | {"outside"}
+    assert plugged.names() == OURS | {"outside"}
     assert not plugged.needs_key("outside")
+    assert plugged.key_variable("outside") is None
     assert plugged.problems() == {}
 
 
@@ -91,7 +108,7 @@ def test_a_broken_plug_in(value: str, reason: str, capsys: pytest.CaptureFixture
     """It is reported with its reason, nothing is printed or raised, and the others are there."""
     plugged = registry(entry("broken", value), entry("outside", f"{__name__}:Outsider"))
 
-    assert plugged.names() == CONTRACT | {"outside"}
+    assert plugged.names() == OURS | {"outside"}
     assert plugged.problems()["broken"].startswith(reason)
     assert capsys.readouterr() == ("", "")
     with pytest.raises(UnknownReference):
@@ -106,7 +123,7 @@ def test_broken_metadata() -> None:
 
     alone = Registry(broken)
 
-    assert alone.names() == CONTRACT
+    assert alone.names() == OURS
     assert alone.problems() == {GROUP: "ValueError: no metadata"}
 
 
@@ -135,10 +152,13 @@ def test_one_that_cannot_be_closed() -> None:
 def test_a_taken_name() -> None:
     """A plug-in cannot replace a built-in provider, nor another plug-in."""
     outside = f"{__name__}:Outsider"
-    plugged = registry(entry("OpenAI", outside), entry("outside", outside), entry("outside", "builtins:int"))
+    plugged = registry(
+        entry("OpenAI", outside), entry("Groq", outside), entry("outside", outside), entry("outside", "builtins:int")
+    )
 
     assert plugged.problems() == {
         "OpenAI": "ValueError: the name is taken",
+        "Groq": "ValueError: the name is taken",
         "outside": "ValueError: the name is taken",
     }
     assert plugged.needs_key("OpenAI")

@@ -14,11 +14,19 @@ from tests.support.fake_provider.script import Rule, Script, rule_of
 from tests.support.fake_provider.seen import Seen
 from tests.support.fake_provider.wire.anthropic import AnthropicWire
 from tests.support.fake_provider.wire.azure import AzureOpenAiWire, ChatCompletionsWire
+from tests.support.fake_provider.wire.compatible import COMPATIBLE_WIRES
 from tests.support.fake_provider.wire.gemini import GeminiWire
 from tests.support.fake_provider.wire.openai import OpenAiWire
 from tests.support.fake_provider.wire.port import Asked, Wire
 
-WIRES: tuple[Callable[[], Wire], ...] = (OpenAiWire, AzureOpenAiWire, ChatCompletionsWire, AnthropicWire, GeminiWire)
+WIRES: tuple[Callable[[], Wire], ...] = (
+    OpenAiWire,
+    AzureOpenAiWire,
+    ChatCompletionsWire,
+    AnthropicWire,
+    GeminiWire,
+    *COMPATIBLE_WIRES,
+)
 PLAIN_ANSWER = '{"answer": "ok", "score": 1}'
 _MODELS = ("fake-small", "fake-large")
 _LARGEST = 64 * 1024 * 1024
