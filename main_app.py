@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NoReturn
@@ -39,6 +39,7 @@ from llm_workers.completion import CompletionHandler
 from llm_workers.loops import new_event_loop
 from llm_workers.pool import PoolTerms, WorkerPool
 from llm_workers.providers.registry import ProviderSet, Registry
+from llm_workers.trials import Trials
 from utilities.clock import SharedClock
 from utilities.hop import ThreadHop
 from utilities.ids import ObjectIds
@@ -64,6 +65,7 @@ class Installation:
     storage: Storage
     pool: WorkerPool
     services: Services
+    trials: Trials
     threads: ThreadPoolExecutor
 
     @asynccontextmanager
@@ -73,10 +75,10 @@ class Installation:
         try:
             yield
         finally:
-            try:
+            async with AsyncExitStack() as ending:
+                ending.push_async_callback(asyncio.to_thread, self._close)
+                ending.push_async_callback(self.trials.aclose)
                 await asyncio.to_thread(self.pool.drain, timedelta(seconds=self.settings.drain_seconds))
-            finally:
-                await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
         self.services.close()
@@ -108,11 +110,7 @@ def api_of(installation: Installation) -> FastAPI:
 
 def install(settings: Settings) -> Installation:
     """Opens the storage and builds services and pool around it; starts nothing."""
-    storage = open_storage(
-        settings.db_connection_string.get_secret_value(),
-        database=settings.db_name,
-        synchronous=settings.sqlite_synchronous,
-    )
+    storage = _storage(settings)
     clock = SharedClock(storage.server_time)
     clock.calibrate()
     ids, signals, registry = ObjectIds(), JobSignals(), Registry()
@@ -144,17 +142,27 @@ def install(settings: Settings) -> Installation:
         policy=RetryPolicy(),
         calibrate=clock.calibrate,
     )
+    trials = Trials(providers=ProviderSet(registry), secrets=provider_secrets, clock=clock, ids=ids, hop=hop)
     services = build_services(
         storage=storage,
         registry=registry,
         control=pool,
+        trials=trials,
         signals=signals,
         clock=clock,
         ids=ids,
         admin_key=settings.admin_api_key.get_secret_value(),
         pepper=settings.api_key_pepper.get_secret_value(),
     )
-    return Installation(settings, storage, pool, services, threads)
+    return Installation(settings, storage, pool, services, trials, threads)
+
+
+def _storage(settings: Settings) -> Storage:
+    return open_storage(
+        settings.db_connection_string.get_secret_value(),
+        database=settings.db_name,
+        synchronous=settings.sqlite_synchronous,
+    )
 
 
 def pool_terms(settings: Settings) -> PoolTerms:

@@ -47,7 +47,9 @@ def completion_request(
     response_format: ResponseFormat,
     attempt_id: str,
     timeouts: Timeouts,
+    max_tokens: int | None = None,
 ) -> CompletionRequest:
+    """Without `max_tokens` the model's own limit holds."""
     return CompletionRequest(
         endpoint=Endpoint(
             sdk=model.sdk,
@@ -60,7 +62,7 @@ def completion_request(
         system=system,
         user=user,
         temperature=clamped_temperature(temperature, model),
-        max_tokens=token_limit(model),
+        max_tokens=token_limit(model) if max_tokens is None else max_tokens,
         response_format=response_format,
         attempt_id=attempt_id,
         timeouts=timeouts,

@@ -7,6 +7,7 @@ from api.core.answers import Json, listed, no_content
 from api.core.paging import Paged
 from api.core.routes import AdminRoute, EitherRoute
 from api.models.base import problems
+from api.models.model_trial import ModelTestResponse, trial_to_wire
 from api.models.models import (
     ModelCreateRequest,
     ModelCreateResponse,
@@ -53,3 +54,10 @@ async def update_model(model_id: str, body: ModelUpdateRequest, access: Accessed
 async def delete_model(model_id: str, access: Accessed) -> Response:
     await access.call(access.services.models.delete, model_id)
     return no_content()
+
+
+@administration.post("/{model_id}/test", response_model=ModelTestResponse)
+async def test_model(model_id: str, access: Accessed) -> Response:
+    """Makes one tiny call to the model, which costs what it costs, and says what happened: 200 also when it failed."""
+    model, trial = await access.services.model_trials.run(model_id)
+    return Json(trial_to_wire(model, trial))

@@ -9,6 +9,7 @@ from api.services.explain import Explainer
 from api.services.health import HealthService
 from api.services.jobs import JobService
 from api.services.jobs_intake import JobIntake
+from api.services.model_trials import ModelTrialService
 from api.services.models import ModelService
 from api.services.prompt_flows import PromptFlowService
 from api.services.prompts import PromptService
@@ -16,7 +17,7 @@ from api.services.references import Catalogue
 from api.services.workers import WorkerService
 from engine.jobs.signals import JobSignals
 from engine.llm import ProviderRegistry
-from engine.records.control import WorkerControl
+from engine.records.control import ModelTrials, WorkerControl
 from engine.records.store import Storage
 from utilities.clock import Clock
 from utilities.ids import ObjectIds
@@ -33,6 +34,7 @@ class Services:
     health: HealthService
     clients: ClientService
     models: ModelService
+    model_trials: ModelTrialService
     prompts: PromptService
     prompt_flows: PromptFlowService
     jobs: JobService
@@ -50,6 +52,7 @@ def build_services(
     storage: Storage,
     registry: ProviderRegistry,
     control: WorkerControl,
+    trials: ModelTrials,
     signals: JobSignals,
     clock: Clock,
     ids: ObjectIds,
@@ -61,6 +64,7 @@ def build_services(
     hasher = KeyHasher(pepper)
     authenticator = Authenticator(storage.clients, hasher, admin_key, gate, clock)
     catalogue = Catalogue(storage.models, storage.prompts, clock)
+    models = ModelService(storage.models, registry, clock=clock, ids=ids, forget=catalogue.forget)
     return Services(
         gate=gate,
         authenticator=authenticator,
@@ -74,7 +78,8 @@ def build_services(
             clock=clock,
             forget=authenticator.forget,
         ),
-        models=ModelService(storage.models, registry, clock=clock, ids=ids, forget=catalogue.forget),
+        models=models,
+        model_trials=ModelTrialService(models, trials, gate),
         prompts=PromptService(storage.prompts, storage.clients, clock=clock, ids=ids, forget=catalogue.forget),
         prompt_flows=PromptFlowService(storage.prompt_flows, clock=clock, ids=ids),
         jobs=JobService(storage.jobs, catalogue, signals, clock),

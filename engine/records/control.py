@@ -1,9 +1,15 @@
-"""The port through which the API starts and stops workers: desired state is stored, a replica's pool follows it."""
+"""The ports through which the API asks something of the workers.
 
+Workers are started and stopped by desired state, which is stored and which a replica's pool follows.
+"""
+
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from engine.records.values import Worker
+from engine.errors import MetasyncError
+from engine.llm import Completion
+from engine.records.values import Model, Worker
 
 
 class WorkerControl(Protocol):
@@ -15,4 +21,21 @@ class WorkerControl(Protocol):
 
     def nudge(self) -> None:
         """Desired state has changed: look at it now rather than at the next tick. Returns at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What one call to a model came to: exactly one of `completion` and `error` is set. `duration` is in seconds."""
+
+    duration: float
+    completion: Completion | None = None
+    error: MetasyncError | None = None
+
+
+class ModelTrials(Protocol):
+    """Tries models out, on the event loop it is first used on."""
+
+    async def run(self, model: Model) -> Trial:
+        """One tiny call as a worker would make it, outside of any job. Whatever goes wrong with it is the answer."""
         ...

@@ -1,7 +1,7 @@
 """The whole HTTP application over a real storage, called in this process."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -14,18 +14,21 @@ from api.app import build_api
 from api.services.wiring import Services, build_services
 from api.settings import ApiSettings
 from engine.jobs.signals import JobSignals
-from engine.llm import ProviderRegistry
+from engine.llm import ProviderRegistry, Timeouts
 from engine.records.store import Storage
 from engine.records.values import Worker, WorkerLease
-from llm_workers.providers.registry import Registry
+from llm_workers.providers.registry import ProviderSet, Registry
+from llm_workers.trials import Trials
 from utilities.clock import Clock, SystemClock
 from utilities.ids import ObjectIds
+from utilities.secrets import ProviderSecrets
 
 ADMIN_KEY = "the-admin-key-of-the-tests"
 PEPPER = "the-pepper-of-the-tests"
 DOCS_USER = "reader"
 DOCS_SECRET = "the-docs-secret-of-the-tests"
 ADMIN = {"admin_api_key": ADMIN_KEY}
+TRIAL_TIMEOUTS = Timeouts(connect=1.0, read=1.0, total=2.0)
 MOST_BODY_BYTES = 8 * 1024 * 1024
 
 Headers = dict[str, str]
@@ -100,20 +103,37 @@ def model_body(**fields: Any) -> dict[str, Any]:
     }
 
 
+async def _inline(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
 @contextmanager
 def running_api(
     storage: Storage,
     *,
     clock: Clock | None = None,
     registry: ProviderRegistry | None = None,
+    environment: Mapping[str, str] | None = None,
     most_body_bytes: int = MOST_BODY_BYTES,
 ) -> Iterator[Api]:
-    """The application over `storage`, which stays the caller's; several of them are several replicas."""
+    """The application over `storage`, which stays the caller's; several of them are several replicas.
+
+    Models that are tried out find their keys in `environment`.
+    """
     control, signals, clock = RecordingControl(), JobSignals(), clock or SystemClock()
+    trials = Trials(
+        providers=ProviderSet(Registry()),
+        secrets=ProviderSecrets(environment or {}),
+        clock=clock,
+        ids=ObjectIds(),
+        hop=_inline,
+        timeouts=TRIAL_TIMEOUTS,
+    )
     services = build_services(
         storage=storage,
         registry=registry or Registry(),
         control=control,
+        trials=trials,
         signals=signals,
         clock=clock,
         ids=ObjectIds(),
@@ -131,4 +151,6 @@ def running_api(
     app = build_api(services, settings, None)
     with TestClient(app, raise_server_exceptions=False) as http:
         yield Api(http, app, services, storage, control, signals, clock)
+        assert http.portal is not None
+        http.portal.call(trials.aclose)
     services.close()
