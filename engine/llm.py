@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any, ClassVar, Literal, Protocol
 
 from engine.errors import MetasyncError
-from engine.pricing import Prices
+from engine.pricing import Cost, Prices, cost_of
 
 JsonObject = dict[str, Any]
 ResponseFormat = Literal["json", "text"] | JsonObject
@@ -66,6 +66,11 @@ class Usage:
     output_tokens: int = 0
     cached_input_tokens: int = 0
     reasoning_tokens: int = 0
+
+
+def cost_of_usage(usage: Usage, prices: Prices) -> Cost:
+    """What the tokens cost, cached input at its own price where it has one."""
+    return cost_of(usage.input_tokens, usage.output_tokens, prices, usage.cached_input_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,16 @@ QUANTUM = Decimal("1E-12")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
-    """`input` and `output` are the price of `tokens` tokens in `currency`."""
+    """`input` and `output` are the price of `tokens` tokens in `currency`.
+
+    `cached_input` is that of input which the vendor had cached; None: no other than `input`.
+    """
 
     tokens: int
     currency: str
     input: Decimal
     output: Decimal
+    cached_input: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +30,13 @@ class Cost:
     currency: str
 
 
-def cost_of(input_tokens: int, output_tokens: int, prices: Prices) -> Cost:
-    """count / prices.tokens * price, for each direction."""
+def cost_of(input_tokens: int, output_tokens: int, prices: Prices, cached_input_tokens: int = 0) -> Cost:
+    """count / prices.tokens * price, for each direction; `cached_input_tokens` are part of `input_tokens`."""
+    given = input_tokens * prices.input
+    if prices.cached_input is not None:
+        given += cached_input_tokens * (prices.cached_input - prices.input)
     return Cost(
-        (input_tokens * prices.input / prices.tokens).quantize(QUANTUM),
+        (given / prices.tokens).quantize(QUANTUM),
         (output_tokens * prices.output / prices.tokens).quantize(QUANTUM),
         prices.currency,
     )

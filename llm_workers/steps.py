@@ -22,8 +22,8 @@ from engine.llm import (
     Timeouts,
     UnusableAnswer,
     Usage,
+    cost_of_usage,
 )
-from engine.pricing import cost_of
 from engine.records.values import Model
 from llm_workers.answers import Answers, Unreadable
 from llm_workers.keys import Keys
@@ -147,7 +147,7 @@ def _bad_ending(error: BaseException, completion: Completion | None) -> _Ending:
 
 def _call(step: Step, started_at: datetime, duration: float, ending: _Ending) -> Call:
     usage = ending.usage
-    cost = None if usage is None else cost_of(usage.input_tokens, usage.output_tokens, step.model.prices)
+    cost = None if usage is None else cost_of_usage(usage, step.model.prices)
     return Call(
         step=step.name,
         model=step.model.name,

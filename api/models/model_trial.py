@@ -5,8 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from api.models.base import Answer
-from engine.llm import Completion, ProviderError, Usage
-from engine.pricing import cost_of
+from engine.llm import Completion, ProviderError, Usage, cost_of_usage
 from engine.records.control import Trial
 from engine.records.values import Model
 
@@ -73,7 +72,7 @@ def _used(usage: Usage | None, model: Model) -> dict[str, Any]:
     if usage is None:
         counts = ("inputTokens", "outputTokens", "totalTokens", "cachedInputTokens", "reasoningTokens")
         return dict.fromkeys((*counts, "inputCost", "outputCost", "totalCost", "currency"))
-    cost = cost_of(usage.input_tokens, usage.output_tokens, model.prices)
+    cost = cost_of_usage(usage, model.prices)
     return {
         "inputTokens": usage.input_tokens,
         "outputTokens": usage.output_tokens,

@@ -1,5 +1,6 @@
 """What a call costs: exact, and independent of the order of adding up."""
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -18,6 +19,17 @@ def test_a_price_per_million() -> None:
     """1,200 tokens in and 300 out at 2.50 and 10.00 dollars a million are 0.003 dollars each."""
     prices = Prices(tokens=1_000_000, currency="USD", input=Decimal("2.50"), output=Decimal("10.00"))
     assert cost_of(1200, 300, prices) == Cost(Decimal("0.003"), Decimal("0.003"), "USD")
+
+
+def test_cached_input_has_a_price_of_its_own() -> None:
+    """Of 1,000 tokens in, 800 cached at a tenth of 2.50 dollars a million cost 0.0002, the others 0.0005 dollars."""
+    prices = Prices(
+        tokens=1_000_000, currency="USD", input=Decimal("2.50"), output=Decimal(10), cached_input=Decimal("0.25")
+    )
+    assert cost_of(1000, 0, prices, 800).input == Decimal("0.0007")
+    assert cost_of(1000, 0, prices).input == Decimal("0.0025")
+    assert cost_of(1000, 0, replace(prices, cached_input=None), 800).input == Decimal("0.0025")
+    assert cost_of(1000, 0, replace(prices, cached_input=ZERO), 1000).input == ZERO
 
 
 def test_one_token_of_a_cheap_model_is_not_free() -> None:
