@@ -10,7 +10,7 @@ ProviderError
     └── UnusableAnswer        the answer came and cannot be used; `raw` keeps it, `usage` was paid for
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar, Literal, Protocol
@@ -95,6 +95,17 @@ class Provider(Protocol):
     async def complete(self, request: CompletionRequest) -> Completion: ...
 
     async def aclose(self) -> None: ...
+
+
+class StreamingProvider(Provider, Protocol):
+    """A provider that can also answer piece by piece.
+
+    `stream` makes one call and yields the text's pieces as they come, none of them empty, and last the Completion with
+    all of the text. It raises what `complete` raises, also in the middle; `raw` then holds the text so far, `usage`
+    what is known of it. Close it (contextlib.aclosing) where it is not read to its end: that drops the call.
+    """
+
+    def stream(self, request: CompletionRequest) -> AsyncGenerator[str | Completion, None]: ...
 
 
 class ProviderError(MetasyncError):

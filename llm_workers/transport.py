@@ -5,7 +5,7 @@ The vendors' SDKs say what is sent; this says how. aiohttp costs a tenth of the 
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 import aiohttp
@@ -32,6 +32,36 @@ class HttpAnswer:
     body: bytes
 
 
+class HttpStream:
+    """An answer whose body is still coming. To be closed; that closes the connection if the body is not at its end."""
+
+    def __init__(self, response: aiohttp.ClientResponse, timeouts: Timeouts) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+        self._timeouts = timeouts
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises ProviderError where it breaks off or takes too long."""
+        try:
+            async for piece in self._response.content.iter_any():
+                yield piece
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            host = self._response.url.host or ""
+            raise lost_call(error, host, self._timeouts, answering=True) from error
+
+    async def whole(self) -> HttpAnswer:
+        """The rest of the body at once. Raises ProviderError as `pieces` does, and where it is too long."""
+        received = bytearray()
+        async for piece in self.pieces():
+            received += piece
+            _bound(len(received), self.status)
+        return HttpAnswer(self.status, self.headers, bytes(received))
+
+    def close(self) -> None:
+        self._response.release()
+
+
 class Transport:
     """Bound to the event loop it is first used on. Does not limit how many calls run at once: callers do."""
 
@@ -54,6 +84,16 @@ class Transport:
                 return HttpAnswer(response.status, response.headers, await _whole(response))
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise lost_call(error, url.host or "", timeouts, answering=answering) from error
+
+    async def open(self, url: URL, headers: Mapping[str, str], body: bytes, timeouts: Timeouts) -> HttpStream:
+        """As `post`, but done when the answer's head has come."""
+        try:
+            response = await self._open_session().post(
+                url, data=_payload(body), headers=headers, timeout=self._limit(timeouts), allow_redirects=False
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise lost_call(error, url.host or "", timeouts, answering=False) from error
+        return HttpStream(response, timeouts)
 
     async def aclose(self) -> None:
         """Closes all connections. Repeating is harmless."""
@@ -94,6 +134,10 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
     received = bytearray()
     async for piece in response.content.iter_any():
         received += piece
-        if len(received) > LARGEST_ANSWER:
-            raise TransientProviderError(f"the answer is longer than {LARGEST_ANSWER} bytes", status=response.status)
+        _bound(len(received), response.status)
     return bytes(received)
+
+
+def _bound(size: int, status: int) -> None:
+    if size > LARGEST_ANSWER:
+        raise TransientProviderError(f"the answer is longer than {LARGEST_ANSWER} bytes", status=status)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import orjson
 
 from engine.llm import Completion, CompletionRequest, JsonObject, ProviderError, TransientProviderError, Usage
+from llm_workers.providers.events import Fold
 from llm_workers.providers.http import HttpProvider, count, nothing_said, stopped
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
 from llm_workers.providers.schemas import closed
@@ -62,6 +63,9 @@ class AnthropicProvider(HttpProvider):
             body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
         return body
 
+    def fold(self) -> Fold:
+        return _MessageFold()
+
     def read(self, document: JsonObject, request: CompletionRequest) -> Completion:
         usage = usage_of(document.get("usage") or {})
         blocks = [block["text"] for block in document["content"] if block["type"] == "text"]
@@ -91,6 +95,29 @@ class AnthropicProvider(HttpProvider):
         if not isinstance(wanted, dict) or (self._refused and _place(request) in self._refused):
             return None
         return closed(wanted["schema"])
+
+
+class _MessageFold:
+    """Adds the events of a streamed message up; the counts in them are of all that came before."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._reason: str | None = None
+        self._usage: JsonObject = {}
+
+    def feed(self, event: JsonObject) -> str:
+        kind = event["type"]
+        if kind == "message_start":
+            self._usage = event["message"].get("usage") or {}
+        elif kind == "message_delta":
+            self._reason = event["delta"].get("stop_reason")
+            self._usage = {**self._usage, **(event.get("usage") or {})}
+        self.ended = self.ended or kind == "message_stop"
+        return str(event["delta"].get("text", "")) if kind == "content_block_delta" else ""
+
+    def document(self, text: str) -> JsonObject:
+        content = [{"type": "text", "text": text}] if text else []
+        return {"content": content, "stop_reason": self._reason, "usage": self._usage}
 
 
 def _speaks_of_a_schema(body: bytes) -> bool:

@@ -22,7 +22,8 @@ class Compatible:
     """`base_url` and `key_variable` stand in where a model says `default`. Called, it makes the provider.
 
     `newer_limit`: the token limit is called max_completion_tokens. `json_mode`: it knows {"type": "json_object"}.
-    `json_schema`: it takes a schema. `needs_key` False: a key is sent where there is one.
+    `json_schema`: it takes a schema. `stream_usage`: it takes the option without which OpenAI's streams tell no usage.
+    `needs_key` False: a key is sent where there is one.
     """
 
     sdk: str
@@ -32,6 +33,7 @@ class Compatible:
     newer_limit: bool = False
     json_mode: bool = True
     json_schema: bool = True
+    stream_usage: bool = True
 
     def __call__(self, transport: "Transport", /) -> "OpenAiProvider":
         from llm_workers.providers.openai import OpenAiProvider  # noqa: PLC0415 - it reads this table
@@ -58,9 +60,9 @@ _ROWS = (
     _hosted("DeepSeek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", json_schema=False),
     _hosted("Fireworks", "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
     _hosted("Groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", newer_limit=True),
-    _hosted("Mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+    _hosted("Mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY", stream_usage=False),
     _hosted("OpenRouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-    _hosted("Perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY", json_mode=False),
+    _hosted("Perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY", json_mode=False, stream_usage=False),
     _hosted("Together", "https://api.together.xyz/v1", "TOGETHER_API_KEY"),
     _hosted("xAI", "https://api.x.ai/v1", "XAI_API_KEY", newer_limit=True),
     _local("LlamaCpp", 8080),

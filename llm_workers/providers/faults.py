@@ -42,6 +42,16 @@ _QUOTA_CODES = frozenset(
     }
 )
 _QUOTA_TEXT = re.compile(r"credit balance is too low|insufficient (balance|credits)|used all available credits", re.I)
+# Anthropic's and OpenAI's types of errors, in streams where there is no status any more.
+_STATUS_OF_TYPE = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "rate_limit_error": 429,
+    "overloaded_error": 529,
+}
 _REFUSAL_CODES = frozenset({"unsupported_value", "unsupported_parameter", "unknown_parameter"})
 _REFUSAL_TEXT = re.compile(r"(n't|not) support|unsupported|unknown|unrecognized|extra.(inputs|forbidden)", re.I)
 _SPELLINGS = {"response_format": r"response[_ ]format|json_schema|json_object"}
@@ -114,6 +124,16 @@ def _class_of(status: int, words: frozenset[str], message: str) -> type[Provider
     if status in (408, 409, 425) or status >= 500:
         return TransientProviderError
     return PermanentProviderError
+
+
+def failed_midway(
+    document: Any, headers: Mapping[str, str], data: bytes, *, sdk: str, key: str | None, now: datetime
+) -> ProviderError:
+    """The error that an event stands for which says, after a good beginning, that something went wrong."""
+    error = _error(document)
+    code = error.get("code")
+    status = code if isinstance(code, int) and 400 <= code < 600 else _STATUS_OF_TYPE.get(str(error.get("type")), 500)
+    return refused(status, headers, data, sdk=sdk, key=key, now=now)
 
 
 def unreadable(status: int, headers: Mapping[str, str], body: bytes, *, sdk: str, key: str | None) -> ProviderError:

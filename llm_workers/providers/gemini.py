@@ -3,7 +3,10 @@
 import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from yarl import URL
+
 from engine.llm import Completion, CompletionRequest, JsonObject, Usage
+from llm_workers.providers.events import Fold
 from llm_workers.providers.http import HttpProvider, count, nothing_said, stopped
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
 
@@ -61,6 +64,15 @@ class GeminiProvider(HttpProvider):
             body["systemInstruction"] = {"parts": [{"text": request.system}], "role": "user"}
         return body
 
+    def stream_body(self, request: CompletionRequest) -> JsonObject:
+        return self.body(request)
+
+    def stream_url(self, url: URL) -> URL:
+        return url.with_name(url.name.replace(":generateContent", ":streamGenerateContent")).with_query(alt="sse")
+
+    def fold(self) -> Fold:
+        return _PartFold()
+
     def read(self, document: JsonObject, request: CompletionRequest) -> Completion:
         usage = usage_of(document.get("usageMetadata") or {})
         blocked = (document.get("promptFeedback") or {}).get("blockReason")
@@ -69,14 +81,43 @@ class GeminiProvider(HttpProvider):
         if not document.get("candidates"):
             raise nothing_said(usage)
         candidate = document["candidates"][0]
-        parts = (candidate.get("content") or {}).get("parts") or ()
-        text = "".join(part.get("text", "") for part in parts if not part.get("thought"))
+        text = _text(candidate)
         reason = candidate.get("finishReason")
         if reason == "MAX_TOKENS" and request.response_format != "text":
             raise stopped("it was cut off at the token limit", text, usage)
         if reason not in _GOOD_ENDS and reason != "MAX_TOKENS":
             raise stopped(f"the vendor's content filter stopped it ({reason})", text, usage)
         return Completion(text=text, usage=usage, finish_reason=reason)
+
+
+class _PartFold:
+    """Adds partial answers up; the counts in each are of all that came before."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._whole: JsonObject = {}
+        self._reason: str | None = None
+
+    def feed(self, event: JsonObject) -> str:
+        told = {name: event[name] for name in ("usageMetadata", "promptFeedback") if event.get(name)}
+        self._whole = {**self._whole, **told}
+        if not event.get("candidates"):
+            self.ended = self.ended or "promptFeedback" in told
+            return ""
+        candidate = event["candidates"][0]
+        self._reason = candidate.get("finishReason") or self._reason
+        self.ended = self._reason is not None
+        return _text(candidate)
+
+    def document(self, text: str) -> JsonObject:
+        candidate = {"content": {"parts": [{"text": text}]}, "finishReason": self._reason}
+        return {**self._whole, "candidates": [candidate]}
+
+
+def _text(candidate: JsonObject) -> str:
+    """The candidate's text without its thoughts."""
+    parts = (candidate.get("content") or {}).get("parts") or ()
+    return "".join(part.get("text", "") for part in parts if not part.get("thought"))
 
 
 def base_url(endpoint: str) -> str:

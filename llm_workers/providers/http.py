@@ -1,9 +1,11 @@
 """What all providers that speak JSON over HTTP share. A vendor's file says only what is the vendor's own."""
 
 from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
+from yarl import URL
 
 from engine.llm import (
     Completion,
@@ -14,11 +16,23 @@ from engine.llm import (
     UnusableAnswer,
     Usage,
 )
-from llm_workers.providers.faults import document_of, raw_text, refused, request_id, sdk_unusable, unreadable
+from llm_workers.providers.events import Fold, event_data
+from llm_workers.providers.faults import (
+    cleaned,
+    document_of,
+    failed_midway,
+    raw_text,
+    refused,
+    request_id,
+    sdk_unusable,
+    unreadable,
+)
 from llm_workers.providers.rehearsal import Rehearsal, Rehearsals
 
 if TYPE_CHECKING:
-    from llm_workers.transport import HttpAnswer, Transport
+    from llm_workers.transport import HttpAnswer, HttpStream, Transport
+
+_STRANGE = (KeyError, TypeError, AttributeError, IndexError, ValueError)
 
 
 class HttpProvider(ABC):
@@ -51,16 +65,46 @@ class HttpProvider(ABC):
         KeyError, TypeError, AttributeError and IndexError mean that the answer has not the shape it should have.
         """
 
+    @abstractmethod
+    def fold(self) -> Fold:
+        """What adds the events of one streamed answer up."""
+
+    def stream_body(self, request: CompletionRequest) -> JsonObject:
+        return {**self.body(request), "stream": True}
+
+    def stream_url(self, url: URL) -> URL:
+        """Where a streamed call goes, given where a plain one goes."""
+        return url
+
     async def complete(self, request: CompletionRequest) -> Completion:
         rehearsal = await self._rehearsals.of(request)
-        headers = rehearsal.headers
-        if self.attempt_header is not None and request.attempt_id:
-            headers = {**headers, self.attempt_header: request.attempt_id}
         sent = self.body(request)
+        headers = self._headers(rehearsal, request)
         answer = await self._transport.post(rehearsal.url, headers, orjson.dumps(sent), request.timeouts)
         if not 200 <= answer.status < 300:
             raise self.refusal(answer, request, sent)
         return self._completion(answer, request)
+
+    async def stream(self, request: CompletionRequest) -> AsyncGenerator[str | Completion, None]:
+        rehearsal = await self._rehearsals.of(request)
+        sent = self.stream_body(request)
+        url, headers = self.stream_url(rehearsal.url), self._headers(rehearsal, request)
+        answer = await self._transport.open(url, headers, orjson.dumps(sent), request.timeouts)
+        fold, pieces = self.fold(), list[str]()
+        try:
+            if not 200 <= answer.status < 300:
+                raise self.refusal(await answer.whole(), request, sent)
+            async for data in event_data(answer.pieces()):
+                piece = self._piece(fold, data, answer, request)
+                if piece:
+                    pieces.append(piece)
+                    yield piece
+            yield self._streamed(fold, "".join(pieces), answer, request)
+        except ProviderError as error:
+            self._tell_of_the_part(error, fold, "".join(pieces), request)
+            raise
+        finally:
+            answer.close()
 
     async def aclose(self) -> None:
         await self._transport.aclose()
@@ -77,18 +121,27 @@ class HttpProvider(ABC):
         except Exception as error:  # noqa: BLE001 - SDKs refuse settings with whatever they like
             sdk_unusable(error, self.sdk)
 
+    def _headers(self, rehearsal: Rehearsal, request: CompletionRequest) -> dict[str, str]:
+        if self.attempt_header is None or not request.attempt_id:
+            return rehearsal.headers
+        return {**rehearsal.headers, self.attempt_header: request.attempt_id}
+
     def _completion(self, answer: "HttpAnswer", request: CompletionRequest) -> Completion:
         key = request.endpoint.key
         document = document_of(answer.body)
         if not isinstance(document, dict):
             raise unreadable(answer.status, answer.headers, answer.body, sdk=self.sdk, key=key)
+        return self._read(document, answer, request)
+
+    def _read(self, document: JsonObject, answer: "HttpAnswer", request: CompletionRequest) -> Completion:
+        key = request.endpoint.key
         try:
             completion = self.read(document, request)
         except (TransientProviderError, UnusableAnswer) as error:
             error.status, error.request_id = answer.status, request_id(answer.headers)
             error.raw = error.raw if error.raw is not None else raw_text(answer.body, key)
             raise
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        except _STRANGE as error:
             raise unreadable(answer.status, answer.headers, answer.body, sdk=self.sdk, key=key) from error
         return Completion(
             text=completion.text,
@@ -96,6 +149,39 @@ class HttpProvider(ABC):
             finish_reason=completion.finish_reason,
             request_id=request_id(answer.headers),
         )
+
+    def _piece(self, fold: Fold, data: bytes, answer: "HttpStream", request: CompletionRequest) -> str:
+        key, event = request.endpoint.key, document_of(data)
+        try:
+            if event.get("error"):
+                now = self._transport.clock.now()
+                raise failed_midway(event, answer.headers, data, sdk=self.sdk, key=key, now=now)
+            return fold.feed(event)
+        except _STRANGE as error:
+            raise unreadable(answer.status, answer.headers, data, sdk=self.sdk, key=key) from error
+
+    def _streamed(self, fold: Fold, text: str, answer: "HttpStream", request: CompletionRequest) -> Completion:
+        from llm_workers.transport import HttpAnswer  # noqa: PLC0415 - loaded already where there is a stream
+
+        if not fold.ended:
+            raise TransientProviderError("the stream ended before the answer did", status=answer.status)
+        whole = HttpAnswer(answer.status, answer.headers, text.encode())
+        return self._read(fold.document(text), whole, request)
+
+    def _tell_of_the_part(self, error: ProviderError, fold: Fold, text: str, request: CompletionRequest) -> None:
+        """A call that broke off in the middle gave a text, and may have told its usage."""
+        if text:
+            error.raw = cleaned(text, request.endpoint.key)
+        if error.usage is None:
+            error.usage = self._used_so_far(fold, request)
+
+    def _used_so_far(self, fold: Fold, request: CompletionRequest) -> Usage | None:
+        """What the vendor has told of an unfinished answer, if anything."""
+        try:
+            usage = self.read(fold.document("so far"), request).usage
+        except (ProviderError, *_STRANGE):
+            return None
+        return usage if usage.input_tokens or usage.output_tokens else None
 
 
 def count(value: Any) -> int:

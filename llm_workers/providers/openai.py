@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from engine.llm import Completion, CompletionRequest, JsonObject, ProviderError, TransientProviderError, Usage
 from llm_workers.providers.compatible import Compatible, spoken_at
+from llm_workers.providers.events import Fold
 from llm_workers.providers.faults import unwanted_parameter
 from llm_workers.providers.http import HttpProvider, broken_off, count, nothing_said, stopped
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _REASONING = re.compile(r"(o\d|gpt-5)(?!.*chat)", re.IGNORECASE)
 _CUT_OFF = frozenset({"length", "model_length"})
 _BROKEN_OFF = frozenset({"error", "insufficient_system_resource"})
-_OPTIONAL = frozenset({"temperature", "max_tokens", "max_completion_tokens", "response_format"})
+_OPTIONAL = frozenset({"temperature", "max_tokens", "max_completion_tokens", "response_format", "stream_options"})
 
 _OTHER_LIMIT = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 # OpenAI's client insists on a key, and takes one from the environment where it is given none.
@@ -76,6 +77,15 @@ class OpenAiProvider(HttpProvider):
             for name in [name for name in options if (*place, name) in self._unwanted]:
                 self._leave_out(options, name, place)
         return {"model": request.endpoint.deployment, "messages": messages, **options}
+
+    def stream_body(self, request: CompletionRequest) -> JsonObject:
+        body = super().stream_body(request)
+        if self.vendor(request).stream_usage and (*_place(request), "stream_options") not in self._unwanted:
+            body["stream_options"] = {"include_usage": True}
+        return body
+
+    def fold(self) -> Fold:
+        return _ChunkFold()
 
     def read(self, document: JsonObject, request: CompletionRequest) -> Completion:
         usage = usage_of(document.get("usage") or {})
@@ -134,6 +144,31 @@ class OpenAiProvider(HttpProvider):
         value, other = options.pop(name), _OTHER_LIMIT.get(name)
         if other is not None and (*place, other) not in self._unwanted:
             options[other] = value
+
+
+class _ChunkFold:
+    """Adds chat.completion.chunks up."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._refusal = ""
+        self._reason: str | None = None
+        self._usage: JsonObject = {}
+
+    def feed(self, event: JsonObject) -> str:
+        self._usage = event.get("usage") or self._usage
+        if not event["choices"]:
+            return ""
+        choice = event["choices"][0]
+        delta = choice.get("delta") or {}
+        self._refusal += delta.get("refusal") or ""
+        self._reason = choice.get("finish_reason") or self._reason
+        self.ended = self._reason is not None
+        return _text(delta.get("content"))
+
+    def document(self, text: str) -> JsonObject:
+        message = {"content": text, "refusal": self._refusal or None}
+        return {"choices": [{"message": message, "finish_reason": self._reason}], "usage": self._usage}
 
 
 def is_reasoning(deployment: str) -> bool:

@@ -131,6 +131,11 @@ class Answering:
                 raise ScriptedReset
             if fault.kind == "drip":
                 await asyncio.sleep(fault.number("seconds", 10))
+            if fault.kind == "broken_off" and number == 3:
+                await response.write(b"data: " + orjson.dumps(self._wire.error("server", "overloaded")) + b"\n\n")
+                break
+            if fault.kind == "truncated" and number == 3:
+                break
             await response.write(frame)
         await response.write_eof()
         return response

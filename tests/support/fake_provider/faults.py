@@ -17,6 +17,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "hang": "the request is read and never answered",
         "drip": "the answer comes one byte every `seconds`",
         "cut": "the connection closes in the middle of the body",
+        "broken_off": "a stream tells of an error in its middle; without streaming a plain answer",
         "truncated": "200 with half of the JSON body",
         "not_json": "200 with an HTML page",
         "no_choices": "200 without a choice",

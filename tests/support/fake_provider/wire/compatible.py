@@ -1,5 +1,7 @@
 """Vendors that speak OpenAI's chat completions with habits of their own. Sources: their API references."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from tests.support.fake_provider.wire.openai import OpenAiWire
@@ -7,15 +9,20 @@ from tests.support.fake_provider.wire.port import Asked, Objection, Reply
 
 
 class MistralWire(OpenAiWire):
-    """Knows max_tokens only, refuses the rest as FastAPI does, and answers in parts."""
+    """Knows max_tokens only, refuses the rest as FastAPI does, answers in parts, and streams usage unasked."""
 
     name: ClassVar[str] = "mistral"
     paths: ClassVar[tuple[str, ...]] = ("/mistral/v1/chat/completions",)
 
     def objection(self, asked: Asked) -> Objection | None:
-        if "max_completion_tokens" in asked.body:
-            return Objection("max_completion_tokens", "Extra inputs are not permitted")
+        for name in ("max_completion_tokens", "stream_options"):
+            if name in asked.body:
+                return Objection(name, "Extra inputs are not permitted")
         return None
+
+    def frames(self, asked: Asked, reply: Reply) -> Iterator[bytes]:
+        told = {**asked.body, "stream_options": {"include_usage": True}}
+        return super().frames(replace(asked, body=told), reply)
 
     def answer(self, asked: Asked, reply: Reply) -> dict[str, Any]:
         document = super().answer(asked, reply)
