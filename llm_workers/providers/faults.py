@@ -129,7 +129,7 @@ def _class_of(status: int, words: frozenset[str], message: str) -> type[Provider
 def failed_midway(
     document: Any, headers: Mapping[str, str], data: bytes, *, sdk: str, key: str | None, now: datetime
 ) -> ProviderError:
-    """The error that an event stands for which says, after a good beginning, that something went wrong."""
+    """The error that an event or answer stands for which says, after a status 200, that something went wrong."""
     error = _error(document)
     code = error.get("code")
     status = code if isinstance(code, int) and 400 <= code < 600 else _STATUS_OF_TYPE.get(str(error.get("type")), 500)

@@ -131,6 +131,10 @@ class HttpProvider(ABC):
         document = document_of(answer.body)
         if not isinstance(document, dict):
             raise unreadable(answer.status, answer.headers, answer.body, sdk=self.sdk, key=key)
+        if document.get("error"):
+            # Gateways that had promised an answer before their vendor failed.
+            now = self._transport.clock.now()
+            raise failed_midway(document, answer.headers, answer.body, sdk=self.sdk, key=key, now=now)
         return self._read(document, answer, request)
 
     def _read(self, document: JsonObject, answer: "HttpAnswer", request: CompletionRequest) -> Completion:

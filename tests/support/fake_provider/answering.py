@@ -116,6 +116,8 @@ class Answering:
         body = orjson.dumps(self._wire.answer(asked, reply))
         if fault.kind == "not_json":
             return web.Response(text=_HTML, content_type="text/html")
+        if fault.kind == "belated":
+            return self._json(200, {"error": {"code": fault.count("code", 502), "message": "scripted belated"}}, {})
         if fault.kind == "truncated":
             body = body[: len(body) // 2]
         if fault.kind in ("drip", "cut"):

@@ -20,6 +20,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "broken_off": "a stream tells of an error in its middle; without streaming a plain answer",
         "truncated": "200 with half of the JSON body",
         "not_json": "200 with an HTML page",
+        "belated": "200 whose body is an error of `code`, as gateways have it",
         "no_choices": "200 without a choice",
         "empty": "200 with an empty text",
         "length": "the text was cut at the token limit",
