@@ -17,12 +17,13 @@ Price = Annotated[float, Field(ge=0.0)]
 
 
 class CostModel(Body):
-    """What `tokens` tokens cost, in and out."""
+    """What `tokens` tokens cost, in and out; `cachedInput`, where it is given, is for input the vendor had cached."""
 
     tokens: Tokens
     currency: Text
     input: Price
     output: Price
+    cached_input: Price | None = None
 
 
 class ModelCreateRequest(Body):
@@ -101,6 +102,7 @@ def _prices(cost: CostModel) -> Prices:
         currency=cost.currency,
         input=Decimal(repr(cost.input)),
         output=Decimal(repr(cost.output)),
+        cached_input=None if cost.cached_input is None else Decimal(repr(cost.cached_input)),
     )
 
 
@@ -124,6 +126,7 @@ def model_to_wire(model: Model) -> dict[str, Any]:
             "currency": prices.currency,
             "input": float(prices.input),
             "output": float(prices.output),
+            **({} if prices.cached_input is None else {"cachedInput": float(prices.cached_input)}),
         },
         **resource_to_wire(model),
     }

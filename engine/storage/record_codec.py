@@ -121,12 +121,14 @@ def _encode_model(model: Model) -> Document:
             "currency": model.prices.currency,
             "input": str(model.prices.input),
             "output": str(model.prices.output),
+            "cachedInput": None if model.prices.cached_input is None else str(model.prices.cached_input),
         },
     }
 
 
 def _decode_model(document: Mapping[str, Any]) -> Model:
     cost = document["cost"]
+    cached = cost.get("cachedInput")
     return Model(
         name=document["name"],
         sdk=document["sdk"],
@@ -145,6 +147,7 @@ def _decode_model(document: Mapping[str, Any]) -> Model:
             currency=cost["currency"],
             input=Decimal(cost["input"]),
             output=Decimal(cost["output"]),
+            cached_input=None if cached is None else Decimal(cached),
         ),
         **_common(document),
     )

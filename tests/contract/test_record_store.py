@@ -56,6 +56,9 @@ def gone(record: Any) -> Any:
 FULL = [
     make_client(enabled=False, metadata=metadata(updated_at=NOW, updated_by="admin", archived_at=NOW)),
     make_model(service="s", max_token=1, max_completion_token=2, api_type="azure", api_version="v"),
+    make_model(
+        prices=Prices(tokens=1, currency="EUR", input=Decimal(2), output=Decimal(3), cached_input=Decimal("0.1"))
+    ),
     make_model(prices=Prices(tokens=1000, currency="EUR", input=Decimal("0.000000000000001"), output=Decimal("1E+5"))),
     make_prompt(version="3.1-beta", text="a\n\x00ü🙂"),
     make_prompt(client_id=None),

@@ -29,6 +29,7 @@ def test_prices_come_back_as_they_went_in(api: Api) -> None:
     """Prices keep their decimal value, however small."""
     cost = {"tokens": 1000, "currency": "EUR", "input": 0.1, "output": 1e-7}
     assert api.new_model(cost=cost)["cost"] == cost
+    assert api.new_model(cost={**cost, "cachedInput": 0.01})["cost"] == {**cost, "cachedInput": 0.01}
 
 
 @pytest.mark.parametrize("sdk", ["OpenAI", "test"])
