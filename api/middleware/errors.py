@@ -31,6 +31,9 @@ LONGEST_PLACE = 200
 """A failed validation names at most so many problems, shows at most so many bytes of each input, and of each name on
 the way to it."""
 
+_KEY = ("header", "Idempotency-Key")
+"""What a reused key is about: every 422 has the documented form and names what it refuses."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -83,6 +86,8 @@ async def _on_error(_request: Request, error: Exception) -> Json:
 def _detail(error: MetasyncError, answer: Answer) -> Any:
     if isinstance(error, Unprocessable):
         return [_shown({"type": "value_error", "loc": error.loc, "msg": str(error), "input": error.value})]
+    if isinstance(error, KeyReused):
+        return [_shown({"type": "value_error", "loc": _KEY, "msg": str(error)})]
     return answer.detail or str(error)
 
 

@@ -69,7 +69,8 @@ def test_simultaneous_batches_over_two_replicas(database: Database) -> None:
 def test_other_body_is_refused(shop: Shop) -> None:
     """The same key with another body is 422 and makes nothing; whether that body is acceptable does not matter."""
     post(shop, shop.body())
-    assert post(shop, shop.body(priority=6)).status_code == 422
+    other = post(shop, shop.body(priority=6))
+    assert (other.status_code, other.json()["detail"][0]["loc"]) == (422, ["header", "Idempotency-Key"])
     assert post(shop, shop.body(model="nobody")).status_code == 422
     assert post(shop, {"jobs": [shop.body()]}, path="/jobs/batch").status_code == 422
     assert count(shop) == 1
