@@ -127,8 +127,8 @@ def _encode_model(model: Model) -> Document:
 
 
 def _decode_model(document: Mapping[str, Any]) -> Model:
-    cost = document["cost"]
-    cached = cost.get("cachedInput")
+    cost = {"cachedInput": None, **document["cost"]}
+    cached = cost["cachedInput"]
     return Model(
         name=document["name"],
         sdk=document["sdk"],
