@@ -9,7 +9,6 @@ MetasyncError
 │   └── InvalidField          a field's value is not acceptable; names the field
 ├── Unauthenticated           no valid credentials
 ├── Forbidden                 valid credentials, not enough
-├── KeyReused                 an idempotency key came back with another body
 ├── LeaseLost                 the lease or its fencing token is no longer current
 ├── StorageError
 │   ├── StorageUnavailable    the database cannot be reached, is busy or is full: try again later
@@ -81,10 +80,6 @@ class Unauthenticated(MetasyncError):
 
 class Forbidden(MetasyncError):
     code = "forbidden"
-
-
-class KeyReused(MetasyncError):
-    code = "idempotency_key_reused"
 
 
 class LeaseLost(MetasyncError):

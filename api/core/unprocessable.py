@@ -14,3 +14,13 @@ class Unprocessable(MetasyncError):
         super().__init__(message)
         self.loc = loc
         self.value = value
+
+
+class KeyReused(Unprocessable):
+    """An idempotency key came back with another body."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self, key: str) -> None:
+        place = ("header", "Idempotency-Key")
+        super().__init__(place, "this Idempotency-Key was used before with another request body", key)

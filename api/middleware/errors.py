@@ -15,7 +15,6 @@ from api.core.docs import DocumentationLocked
 from api.core.unprocessable import Unprocessable
 from engine.errors import (
     Forbidden,
-    KeyReused,
     LeaseLost,
     MetasyncError,
     NotFound,
@@ -30,9 +29,6 @@ LONGEST_INPUT = 2000
 LONGEST_PLACE = 200
 """A failed validation names at most so many problems, shows at most so many bytes of each input, and of each name on
 the way to it."""
-
-_KEY = ("header", "Idempotency-Key")
-"""What a reused key is about: every 422 has the documented form and names what it refuses."""
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +48,6 @@ TABLE: dict[type[MetasyncError], Answer] = {
     DocumentationLocked: Answer(401, headers={"WWW-Authenticate": 'Basic realm="Documentation"'}),
     Unauthenticated: Answer(401),
     Forbidden: Answer(403),
-    KeyReused: Answer(422),
     Unprocessable: Answer(422),
     LeaseLost: Answer(409),
     StorageUnavailable: Answer(503, "The database is not available at the moment, try again later"),
@@ -86,8 +81,6 @@ async def _on_error(_request: Request, error: Exception) -> Json:
 def _detail(error: MetasyncError, answer: Answer) -> Any:
     if isinstance(error, Unprocessable):
         return [_shown({"type": "value_error", "loc": error.loc, "msg": str(error), "input": error.value})]
-    if isinstance(error, KeyReused):
-        return [_shown({"type": "value_error", "loc": _KEY, "msg": str(error)})]
     return answer.detail or str(error)
 
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import orjson
 
-from engine.errors import KeyReused
+from api.core.unprocessable import KeyReused
 from engine.jobs.queue import IdempotencyRecord, JobQueue
 
 KEPT = timedelta(hours=24)
@@ -69,5 +69,5 @@ class IdempotencyKeys:
     @staticmethod
     def _same(record: IdempotencyRecord, key: RequestKey) -> IdempotencyRecord:
         if record.fingerprint != key.fingerprint:
-            raise KeyReused("this Idempotency-Key was used before with another request body")
+            raise KeyReused(key.key)
         return record

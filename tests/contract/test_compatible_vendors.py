@@ -1,7 +1,6 @@
 """Vendors that speak OpenAI's format, each in its own way: the table's rows, against servers as strict as theirs."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -19,19 +18,6 @@ from tests.support.vendors import KEY, SCHEMA, VENDORS, Vendor, answer, asked, c
 
 SCHEMA_WANTED = {"type": "json_schema", "schema": SCHEMA}
 WORDS = {"temperature", "max_tokens", "response_format"}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeProvider]:
-    with FakeProvider() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(server: FakeProvider) -> FakeProvider:
-    server.seen.reset()
-    server.script.clear()
-    return server
 
 
 def vendor(sdk: str) -> Vendor:

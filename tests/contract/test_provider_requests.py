@@ -1,6 +1,6 @@
 """What providers send: the body that the vendor's SDK would make, and the rules by which endpoints differ."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -19,25 +19,6 @@ from llm_workers.providers.registry import Registry
 from tests.support.fake_provider import FakeProvider
 from tests.support.fake_provider.server import PLAIN_ANSWER
 from tests.support.vendors import KEY, SCHEMA, VENDORS, Vendor, answer, asked, complete
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeProvider]:
-    with FakeProvider() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(server: FakeProvider) -> FakeProvider:
-    server.seen.reset()
-    server.script.clear()
-    return server
-
-
-@pytest.fixture(params=VENDORS, ids=lambda vendor: vendor.sdk)
-def vendor(request: pytest.FixtureRequest) -> Vendor:
-    return request.param
-
 
 ANTHROPIC = next(each for each in VENDORS if each.sdk == "Anthropic")
 SHAPES: list[dict[str, Any]] = [

@@ -1,7 +1,7 @@
 """Answers that come piece by piece: one suite for all providers, against servers that stream as their vendors do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -37,24 +37,6 @@ class Streamed:
     pieces: list[str] = field(default_factory=list)
     completion: Completion | None = None
     error: ProviderError | None = None
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeProvider]:
-    with FakeProvider() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(server: FakeProvider) -> FakeProvider:
-    server.seen.reset()
-    server.script.clear()
-    return server
-
-
-@pytest.fixture(params=VENDORS, ids=lambda vendor: vendor.sdk)
-def vendor(request: pytest.FixtureRequest) -> Vendor:
-    return request.param
 
 
 async def _read(provider: HttpProvider, request: CompletionRequest) -> Streamed:

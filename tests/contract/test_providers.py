@@ -7,7 +7,6 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -30,25 +29,7 @@ from engine.llm import (
 from llm_workers.providers.registry import ProviderSet, Registry
 from tests.support.fake_provider import FakeProvider
 from tests.support.fake_provider.server import PLAIN_ANSWER
-from tests.support.vendors import KEY, TINY, VENDORS, Vendor, answer, asked, complete, error, shown_by, wrong
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeProvider]:
-    with FakeProvider() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(server: FakeProvider) -> FakeProvider:
-    server.seen.reset()
-    server.script.clear()
-    return server
-
-
-@pytest.fixture(params=VENDORS, ids=lambda vendor: vendor.sdk)
-def vendor(request: pytest.FixtureRequest) -> Vendor:
-    return request.param
+from tests.support.vendors import KEY, TINY, Vendor, answer, asked, complete, error, shown_by, wrong
 
 
 def test_completion(vendor: Vendor, fake: FakeProvider) -> None:

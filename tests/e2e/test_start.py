@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from demo.service import ROOT, Service, start_service
-from tests.support.backends import MONGO, Database, chosen
+from tests.support.backends import Database, own_mongod
 from tests.support.customer import serving
-from tests.support.mongod import free_port, mongod_server
+from tests.support.mongod import free_port
 from tests.support.service import Replica, fleet, one_of_each
 from tests.support.waiting import eventually
 
@@ -98,10 +98,9 @@ def test_a_signal_ends_the_waiting_for_a_database(number: signal.Signals, tmp_pa
         assert "Traceback" not in replica.tail()
 
 
-@pytest.mark.skipif(MONGO not in chosen(), reason="MongoDB is left out")
 def test_a_database_that_comes_later_is_waited_for(tmp_path: Path) -> None:
     """A service that was started before its MongoDB comes up with it."""
-    with mongod_server() as server:
+    with own_mongod() as server:
         server.kill()
         with a_replica(f"{server.url}?timeoutMS=1000", tmp_path) as replica:
             replica.launch()

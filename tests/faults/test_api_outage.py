@@ -11,8 +11,9 @@ from api.core.gate import THREADS
 from engine.errors import StorageUnavailable
 from engine.storage.mongo import open_mongo
 from tests.support.api import Api, running_api
+from tests.support.backends import own_mongod
 from tests.support.jobs_http import Shop, open_shop
-from tests.support.mongod import Mongod, mongod_server
+from tests.support.mongod import Mongod
 from tests.support.waiting import eventually
 
 NOTICED_WITHIN = 5.0
@@ -22,7 +23,7 @@ CROWD = 3 * THREADS
 @pytest.fixture(scope="module")
 def server() -> Iterator[Mongod]:
     """A server of this module's own, since it is frozen."""
-    with mongod_server() as mongod:
+    with own_mongod() as mongod:
         yield mongod
 
 

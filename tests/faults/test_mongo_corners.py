@@ -18,8 +18,9 @@ from engine.storage.mongo.batches import Batches
 from engine.storage.mongo.documents import stored_job
 from engine.storage.mongo.faults import translated
 from engine.storage.mongo.marks import Marks
+from tests.support.backends import own_mongod
 from tests.support.factories import CLIENT, MINUTE, NOW, make_attempt, make_call, make_job, make_jobs, settlement
-from tests.support.mongod import Mongod, mongod_server
+from tests.support.mongod import Mongod
 from tests.support.severing_proxy import severing_proxy
 
 DATABASE = "metasync-corners"
@@ -28,7 +29,7 @@ MEGABYTE = 1024 * 1024
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Mongod]:
-    with mongod_server(replica_set=False) as mongod:
+    with own_mongod() as mongod:
         yield mongod
 
 

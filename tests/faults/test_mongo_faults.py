@@ -20,8 +20,9 @@ from engine.jobs.states import JobState
 from engine.records.store import Where
 from engine.storage.mongo import MongoStorage, open_mongo
 from engine.storage.mongo.faults import throttled_for, translated
+from tests.support.backends import own_mongod
 from tests.support.factories import CLIENT, MINUTE, NOW, make_client, make_job, make_jobs, make_prompt, settlement
-from tests.support.mongod import Mongod, mongod_server
+from tests.support.mongod import Mongod
 from tests.support.severing_proxy import SeveringProxy, severing_proxy
 
 NOTICED_WITHIN = 5.0
@@ -32,7 +33,7 @@ THROTTLE = "Error=16500, RetryAfterMs=200, Details='Response status code does no
 @pytest.fixture(scope="module", params=[False, True], ids=["standalone", "replica-set"])
 def server(request: pytest.FixtureRequest) -> Iterator[Mongod]:
     """A server of this module's own, since it is killed and frozen."""
-    with mongod_server(replica_set=request.param) as mongod:
+    with own_mongod(replica_set=request.param) as mongod:
         yield mongod
 
 

@@ -13,11 +13,11 @@ import pytest
 from pymongo import MongoClient
 
 from engine.jobs.states import JobState
-from tests.support.backends import MONGO, Database
+from tests.support.backends import MONGO, Database, own_mongod
 from tests.support.customer import Customer, pid_of, serving
 from tests.support.fake_provider import Rule, fault
 from tests.support.invariants import check
-from tests.support.mongod import Mongod, mongod_server
+from tests.support.mongod import Mongod
 from tests.support.service import Replica, one_of_each
 from tests.support.waiting import eventually
 
@@ -106,7 +106,7 @@ def test_a_job_that_kills_its_worker_every_time(database: Database, tmp_path: Pa
 @pytest.fixture(scope="module")
 def mongod() -> Iterator[Mongod]:
     """A server of this module's own, since it is killed."""
-    with mongod_server() as server:
+    with own_mongod() as server:
         yield server
 
 

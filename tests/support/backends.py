@@ -14,11 +14,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from engine.records.store import Storage
 from engine.storage.factory import open_storage
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
+
+    from tests.support.mongod import Mongod
 
 SQLITE, MONGO, MONGO_REPLICA = "sqlite", "mongo", "mongo-replica"
 ALL = (SQLITE, MONGO, MONGO_REPLICA)
@@ -36,6 +40,24 @@ def chosen(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     if unknown:
         raise ValueError(f"{CHOICE_VARIABLE} knows {', '.join(ALL)}, not {', '.join(sorted(unknown))}")
     return names
+
+
+@contextmanager
+def own_mongod(*, replica_set: bool = False) -> Iterator["Mongod"]:
+    """A server that the test may kill and freeze. Skips the test only where whoever runs it left MongoDB out, or gave
+    an outside server on a machine that has no mongod."""
+    from tests.support.mongod import mongod_path, mongod_server
+
+    if not {MONGO, MONGO_REPLICA} & set(chosen()):
+        pytest.skip("MongoDB is left out")
+    try:
+        mongod_path()
+    except FileNotFoundError:
+        if os.environ.get(URL_VARIABLE):
+            pytest.skip("an outside server cannot be killed, and there is no mongod here")
+        raise
+    with mongod_server(replica_set=replica_set) as server:
+        yield server
 
 
 class Servers:

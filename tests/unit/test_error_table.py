@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
-from api.core.unprocessable import Unprocessable
+from api.core.unprocessable import KeyReused, Unprocessable
 from api.middleware import errors
 from api.middleware.access_log import AccessLog
 from api.middleware.correlation import CorrelationId
@@ -17,7 +17,6 @@ from engine.errors import (
     Duplicate,
     Forbidden,
     InvalidField,
-    KeyReused,
     LeaseLost,
     MetasyncError,
     NotFound,
