@@ -3,10 +3,35 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 
 from engine.metadata import Metadata
 from engine.pricing import Prices
+
+
+class BudgetPeriod(StrEnum):
+    """What a budget's amount is for: a day or a month of UTC, or all of the client's time."""
+
+    DAY = "day"
+    MONTH = "month"
+    TOTAL = "total"
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """An amount of one currency (as models' prices name it)."""
+
+    amount: Decimal
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a client may spend in a period; calls priced in another currency are not counted."""
+
+    limit: Money
+    period: BudgetPeriod
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +45,44 @@ class Client:
     key_salt: str = field(repr=False)
     key_hash: str = field(repr=False)
     metadata: Metadata
+    budget: Budget | None = None
     revision: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a model may be asked, by all replicas together; None does not restrict."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+
+
+class Strategy(StrEnum):
+    """How a router chooses among its targets."""
+
+    WEIGHTED = "weighted"
+    CHEAPEST = "cheapest"
+    FASTEST = "fastest"
+    LEAST_BUSY = "leastBusy"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model that a router may choose; `weight` counts with the strategy `weighted` alone."""
+
+    model: str
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A configured deployment at a provider. `key` is the name of the secret, never the secret."""
+    """A configured deployment at a provider. `key` is the name of the secret, never the secret.
+
+    `fallbacks` are names of models that answer in its place, in order; `fallback_after` is after how many seconds of a
+    rate limit they do so too, None: never. `targets` and `strategy` are a router's (sdk `router`), which has no
+    deployment of its own.
+    """
 
     id: str
     name: str
@@ -42,6 +99,11 @@ class Model:
     service: str | None = None
     max_token: int | None = None
     max_completion_token: int | None = None
+    limits: Limits = Limits()
+    fallbacks: tuple[str, ...] = ()
+    fallback_after: float | None = None
+    targets: tuple[Target, ...] = ()
+    strategy: Strategy = Strategy.WEIGHTED
     revision: int = 0
 
 
@@ -93,13 +155,17 @@ class WorkerScope(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
-    """`poll_interval` in seconds; filters None or empty do not restrict."""
+    """`poll_interval` in seconds; filters None or empty do not restrict.
+
+    `max_cost` is what the worker may spend from one start to the next.
+    """
 
     poll_interval: int
     max_items_per_batch: int
     model_filter: str | None = None
     operation_filter: str | None = None
     client_reference_filters: Mapping[str, str] | None = None
+    max_cost: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)
