@@ -27,6 +27,8 @@ from utilities.clock import Clock
 _TICK = timedelta(seconds=1)
 _HOUSEKEEPING = timedelta(minutes=10)
 _LAGGING_SECONDS = 0.1
+_SHARED_KEPT = timedelta(days=62)
+"""Longer than any period that a shared document is about."""
 
 log = structlog.get_logger(__name__)
 
@@ -187,6 +189,7 @@ class WorkerPool:
         if self._clock.monotonic() >= self._tidy_at:
             self._calibrate()
             self._storage.jobs.forget_expired(self._clock.now())
+            self._storage.shared.forget_idle(self._clock.now() - _SHARED_KEPT)
             self._tidy_at = self._clock.monotonic() + _HOUSEKEEPING.total_seconds()
         self._renew()
         self._reconcile()

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from engine.jobs.queue import JobQueue, Page
 from engine.records.values import Client, Model, Prompt, PromptFlow, Worker
+from engine.shared import SharedDocuments
 
 R = TypeVar("R")
 
@@ -79,6 +80,7 @@ class Storage(Protocol):
     prompts: PromptStore
     prompt_flows: RecordStore[PromptFlow]
     workers: WorkerStore
+    shared: SharedDocuments
 
     def ping(self) -> None:
         """A round trip to the database; raises StorageUnavailable within 5 seconds when it cannot be reached."""

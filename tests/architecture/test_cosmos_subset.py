@@ -15,6 +15,7 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 
 from engine.jobs.queue import JobQueue
 from engine.records.store import PromptStore, RecordStore, Storage, WorkerStore
+from engine.shared import SharedDocuments
 from engine.storage.mongo.connection import connect, is_cosmos
 from engine.storage.mongo.storage import MongoStorage
 from tests.support.backends import Servers
@@ -84,6 +85,7 @@ def toured(storage_servers: Servers) -> list[dict[str, Any]]:
         assert called["records"] == public_methods(RecordStore)
         assert called["prompts"] == public_methods(PromptStore)
         assert called["workers"] == public_methods(WorkerStore)
+        assert called["shared"] == public_methods(SharedDocuments)
     finally:
         storage.close()
         with MongoClient[dict[str, Any]](url) as client:

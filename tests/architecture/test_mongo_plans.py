@@ -9,6 +9,7 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 
 from engine.jobs.queue import ClaimFilter, ClaimRequest, JobQueue
 from engine.records.store import PromptStore, RecordStore, WorkerStore
+from engine.shared import SharedDocuments
 from engine.storage.mongo.connection import connect
 from engine.storage.mongo.storage import MongoStorage
 from tests.support.backends import Servers
@@ -108,6 +109,7 @@ def test_every_query_goes_through_an_index(observed: tuple[MongoStorage, Command
     assert called["records"] == public_methods(RecordStore)
     assert called["prompts"] == public_methods(PromptStore)
     assert called["workers"] == public_methods(WorkerStore)
+    assert called["shared"] == public_methods(SharedDocuments)
 
     found = unindexed(database, commands.seen)
 

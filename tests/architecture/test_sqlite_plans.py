@@ -14,6 +14,7 @@ from engine.jobs.outcome import Completed
 from engine.jobs.queue import ClaimFilter, ClaimRequest, Hold, JobQuery, JobQueue, Page
 from engine.jobs.states import JobState
 from engine.records.store import PromptStore, RecordStore, WorkerStore
+from engine.shared import SharedDocuments
 from engine.storage.sqlite import SqliteStorage, open_sqlite
 from tests.support.factories import CLIENT, MINUTE, NOW, OTHER_CLIENT, make_jobs, settlement
 from tests.support.faulty import Faulty, Plan
@@ -191,6 +192,7 @@ def test_every_query_goes_through_an_index(plain: sqlite3.Connection, watched: t
     assert called["records"] == public_methods(RecordStore)
     assert called["prompts"] == public_methods(PromptStore)
     assert called["workers"] == public_methods(WorkerStore)
+    assert called["shared"] == public_methods(SharedDocuments)
 
     found = unindexed(plain, watch.seen)
 

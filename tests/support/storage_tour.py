@@ -75,8 +75,10 @@ def public_methods(protocol: type) -> set[str]:
 
 
 def tour(storage: Storage) -> dict[str, set[str]]:
-    """The methods called, by protocol: jobs, records, prompts, workers, storage."""
-    called: dict[str, set[str]] = {name: set() for name in ("jobs", "records", "prompts", "workers", "storage")}
+    """The methods called, by protocol: jobs, records, prompts, workers, shared, storage."""
+    called: dict[str, set[str]] = {
+        name: set() for name in ("jobs", "records", "prompts", "workers", "shared", "storage")
+    }
     _jobs(Recorder(storage.jobs, called["jobs"]))
     for store, records in (
         (storage.clients, [make_client(), make_client()]),
@@ -88,6 +90,7 @@ def tour(storage: Storage) -> dict[str, set[str]]:
     storage.models.find(Where(equals={"name": ["gpt-test"]}), Page(limit=1))
     _prompts(Recorder(storage.prompts, called["prompts"]))
     _workers(Recorder(storage.workers, called["workers"]))
+    _shared(Recorder(storage.shared, called["shared"]))
     whole = Recorder(storage, called["storage"])
     whole.ping()
     whole.server_time()
@@ -205,6 +208,13 @@ def _prompts(store: Any) -> None:
         store.count(where)
     store.highest_version("summary", "SYSTEM", CLIENT)
     store.highest_version("summary", "SYSTEM", None)
+
+
+def _shared(documents: Any) -> None:
+    for number in (1, 2, 2):
+        documents.change("key", lambda _, value=number: ({"value": value}, None), NOW)
+    documents.get_many(["key", "other"])
+    documents.forget_idle(LATER)
 
 
 def _workers(store: Any) -> None:

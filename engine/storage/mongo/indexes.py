@@ -20,6 +20,7 @@ from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS, PROMPTS, 
 JOBS = "jobs"
 IDEMPOTENCY = "idempotency"
 COUNTERS = "counters"
+SHARED = "shared"
 KINDS: tuple[Kind[Any], ...] = (CLIENTS, MODELS, PROMPTS, PROMPT_FLOWS, WORKERS)
 
 _READY: Document = {"line": str(Line.READY)}
@@ -63,6 +64,7 @@ def _all(*, cosmos: bool) -> Mapping[str, list[IndexModel]]:
     own = {
         IDEMPOTENCY: [_index(("expiresAt",))],
         COUNTERS: [_index(("clientId", "size"))],
+        SHARED: [_index(("writtenAt",))],
     }
     return {JOBS: _job_indexes(cosmos=cosmos), **records, **own}
 

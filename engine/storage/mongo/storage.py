@@ -8,12 +8,14 @@ from engine.errors import StorageError
 from engine.jobs.queue import JobQueue
 from engine.records.store import PromptStore, RecordStore, WorkerStore
 from engine.records.values import Client, Model, PromptFlow
+from engine.shared import SharedDocuments
 from engine.storage.mongo.clock import server_time
 from engine.storage.mongo.connection import Document, connect, database_of, is_cosmos
 from engine.storage.mongo.faults import guarded
-from engine.storage.mongo.indexes import make_indexes
+from engine.storage.mongo.indexes import SHARED, make_indexes
 from engine.storage.mongo.jobs import MongoJobQueue
 from engine.storage.mongo.records import MongoPrompts, MongoRecords, MongoWorkers
+from engine.storage.mongo.shared import MongoSharedDocuments
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS
 from utilities.ids import ObjectIds
 
@@ -27,6 +29,7 @@ class MongoStorage:
     prompts: PromptStore
     prompt_flows: RecordStore[PromptFlow]
     workers: WorkerStore
+    shared: SharedDocuments
 
     def __init__(self, client: MongoClient[Document], database: str, *, cosmos: bool) -> None:
         """Makes the indexes that are missing."""
@@ -42,6 +45,7 @@ class MongoStorage:
         self.prompts = MongoPrompts(self._database, ids)
         self.prompt_flows = MongoRecords(self._database, PROMPT_FLOWS, ids)
         self.workers = MongoWorkers(self._database, ids)
+        self.shared = MongoSharedDocuments(self._database[SHARED])
 
     def ping(self) -> None:
         guarded(lambda: self._client.admin.command("ping"))

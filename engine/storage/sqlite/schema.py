@@ -115,7 +115,15 @@ def _first_version(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_version,)
+def _second_version(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "CREATE TABLE shared (key TEXT PRIMARY KEY NOT NULL, body TEXT NOT NULL, written_at INTEGER NOT NULL)"
+    )
+    # forget_idle
+    connection.execute("CREATE INDEX shared_by_age ON shared (written_at)")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_version, _second_version)
 """Step n brings a file of `user_version` n to n + 1. A step that has been released never changes."""
 
 

@@ -8,11 +8,13 @@ from engine.errors import StorageError, StorageUnavailable
 from engine.jobs.queue import JobQueue
 from engine.records.store import PromptStore, RecordStore, WorkerStore
 from engine.records.values import Client, Model, PromptFlow
+from engine.shared import SharedDocuments
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS
 from engine.storage.sqlite.connection import Readers, open_writer
 from engine.storage.sqlite.jobs import SqliteJobQueue
 from engine.storage.sqlite.records import SqlitePromptStore, SqliteRecordStore, SqliteWorkerStore
 from engine.storage.sqlite.schema import migrate
+from engine.storage.sqlite.shared import SqliteSharedDocuments
 from engine.storage.sqlite.writer import Writer
 
 
@@ -36,6 +38,7 @@ class SqliteStorage:
         self.prompts: PromptStore = SqlitePromptStore(self._writer, self._readers)
         self.prompt_flows: RecordStore[PromptFlow] = SqliteRecordStore(PROMPT_FLOWS, self._writer, self._readers)
         self.workers: WorkerStore = SqliteWorkerStore(self._writer, self._readers)
+        self.shared: SharedDocuments = SqliteSharedDocuments(self._writer, self._readers)
 
     def ping(self) -> None:
         self._check_file()
