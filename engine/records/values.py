@@ -58,6 +58,10 @@ class Limits:
     concurrency: int | None = None
 
 
+ROUTER = "router"
+"""The sdk of models that have no deployment of their own and choose among others; no provider has this name."""
+
+
 class Strategy(StrEnum):
     """How a router chooses among its targets."""
 
@@ -80,8 +84,8 @@ class Model:
     """A configured deployment at a provider. `key` is the name of the secret, never the secret.
 
     `fallbacks` are names of models that answer in its place, in order; `fallback_after` is after how many seconds of a
-    rate limit they do so too, None: never. `targets` and `strategy` are a router's (sdk `router`), which has no
-    deployment of its own.
+    rate limit they do so too, None: never. `targets` and `strategy` are a router's (sdk ROUTER), whose endpoint, key
+    and the like are empty and whose prices are nothing.
     """
 
     id: str

@@ -16,10 +16,13 @@ from engine.metadata import Metadata
 from engine.pricing import Prices
 from engine.records.values import (
     Client,
+    Limits,
     Model,
     Prompt,
     PromptFlow,
     PromptStatus,
+    Strategy,
+    Target,
     Worker,
     WorkerConfig,
     WorkerLease,
@@ -123,6 +126,21 @@ def _encode_model(model: Model) -> Document:
             "output": str(model.prices.output),
             "cachedInput": None if model.prices.cached_input is None else str(model.prices.cached_input),
         },
+        **_encode_routes(model),
+    }
+
+
+def _encode_routes(model: Model) -> Document:
+    return {
+        "limits": {
+            "requestsPerMinute": model.limits.requests_per_minute,
+            "tokensPerMinute": model.limits.tokens_per_minute,
+            "concurrency": model.limits.concurrency,
+        },
+        "fallbacks": list(model.fallbacks),
+        "fallbackAfter": model.fallback_after,
+        "targets": [{"model": target.model, "weight": target.weight} for target in model.targets],
+        "strategy": str(model.strategy),
     }
 
 
@@ -149,8 +167,25 @@ def _decode_model(document: Mapping[str, Any]) -> Model:
             output=Decimal(cost["output"]),
             cached_input=None if cached is None else Decimal(cached),
         ),
+        **_decode_routes(document),
         **_common(document),
     )
+
+
+def _decode_routes(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Models that were stored before there were limits and routes have none."""
+    limits = document.get("limits", {})
+    return {
+        "limits": Limits(
+            requests_per_minute=limits.get("requestsPerMinute"),
+            tokens_per_minute=limits.get("tokensPerMinute"),
+            concurrency=limits.get("concurrency"),
+        ),
+        "fallbacks": tuple(document.get("fallbacks", ())),
+        "fallback_after": document.get("fallbackAfter"),
+        "targets": tuple(Target(target["model"], target["weight"]) for target in document.get("targets", ())),
+        "strategy": Strategy(document.get("strategy", Strategy.WEIGHTED)),
+    }
 
 
 def _encode_prompt(prompt: Prompt) -> Document:

@@ -16,6 +16,7 @@ import structlog
 
 from engine.errors import UnknownReference
 from engine.llm import Provider
+from engine.records.values import ROUTER
 from llm_workers.providers.compatible import COMPATIBLE
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Registry:
 
     def _take(self, entry: EntryPoint, into: dict[str, ProviderClass]) -> None:
         try:
-            if entry.name in NAMES or entry.name in into:
+            if entry.name in NAMES or entry.name == ROUTER or entry.name in into:
                 raise ValueError("the name is taken")  # noqa: TRY301 - one place that writes problems down
             plug_in = entry.load()
             if not isinstance(plug_in.needs_key, bool) or not callable(plug_in.complete):

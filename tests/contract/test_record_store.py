@@ -12,7 +12,15 @@ from engine.errors import Duplicate
 from engine.jobs.queue import Page
 from engine.pricing import Prices
 from engine.records.store import Storage, Where
-from engine.records.values import WorkerConfig, WorkerLease, WorkerScope, WorkerStatus
+from engine.records.values import (
+    Limits,
+    Strategy,
+    Target,
+    WorkerConfig,
+    WorkerLease,
+    WorkerScope,
+    WorkerStatus,
+)
 from tests.support.backends import Database
 from tests.support.factories import (
     CLIENT,
@@ -60,6 +68,14 @@ FULL = [
         prices=Prices(tokens=1, currency="EUR", input=Decimal(2), output=Decimal(3), cached_input=Decimal("0.1"))
     ),
     make_model(prices=Prices(tokens=1000, currency="EUR", input=Decimal("0.000000000000001"), output=Decimal("1E+5"))),
+    make_model(
+        sdk="router",
+        limits=Limits(requests_per_minute=1, tokens_per_minute=2**53 - 1, concurrency=3),
+        fallbacks=("a", "b"),
+        fallback_after=1.5,
+        targets=(Target("c"), Target("d", 1000)),
+        strategy=Strategy.LEAST_BUSY,
+    ),
     make_prompt(version="3.1-beta", text="a\n\x00ü🙂"),
     make_prompt(client_id=None),
     make_flow(prompt_ids=()),

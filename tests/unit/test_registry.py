@@ -150,17 +150,12 @@ def test_one_that_cannot_be_closed() -> None:
 
 
 def test_a_taken_name() -> None:
-    """A plug-in cannot replace a built-in provider, nor another plug-in."""
+    """A plug-in cannot replace a built-in provider, nor another plug-in, nor be what routers are known by."""
     outside = f"{__name__}:Outsider"
-    plugged = registry(
-        entry("OpenAI", outside), entry("Groq", outside), entry("outside", outside), entry("outside", "builtins:int")
-    )
+    taken = ("OpenAI", "Groq", "router", "outside")
+    plugged = registry(entry("outside", outside), *(entry(name, outside) for name in taken))
 
-    assert plugged.problems() == {
-        "OpenAI": "ValueError: the name is taken",
-        "Groq": "ValueError: the name is taken",
-        "outside": "ValueError: the name is taken",
-    }
+    assert plugged.problems() == dict.fromkeys(taken, "ValueError: the name is taken")
     assert plugged.needs_key("OpenAI")
 
 
