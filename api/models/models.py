@@ -1,16 +1,16 @@
 """Models: bodies in and out."""
 
 from decimal import Decimal
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from api.models.base import Body, Resource, Safe, Short, resource_to_wire
+from api.models.model_routes import LimitsModel, Name, RoutesIn, TargetModel, routes_of, routes_to_wire
 from engine.pricing import Prices
-from engine.records.values import Model
+from engine.records.values import ROUTER, Model, Strategy
 
 Text = Annotated[str, Field(min_length=1), Short]
-Name = Annotated[str, Field(min_length=1, max_length=255)]
 Temperature = Annotated[float, Field(ge=0.0, le=2.0)]
 Tokens = Annotated[int, Field(gt=0), Safe]
 Price = Annotated[float, Field(ge=0.0)]
@@ -26,9 +26,11 @@ class CostModel(Body):
     cached_input: Price | None = None
 
 
-class ModelCreateRequest(Body):
+class ModelCreateRequest(RoutesIn):
+    """A model of sdk `router` has no deployment of its own: all but name, sdk and targets may be left out."""
+
     name: Name
-    sdk: str = Field(description="The name of a registered provider, for example OpenAI or test.")
+    sdk: str = Field(description="The name of a registered provider, for example OpenAI or test; or router.")
     endpoint: Text = Field(description="The provider's base URL, or `default` for the vendor's own.")
     api_type: Text
     api_version: Text
@@ -50,8 +52,28 @@ class ModelCreateRequest(Body):
             raise ValueError("maxTemperature must not be less than minTemperature")
         return self
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _as_router(cls, body: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if cls is ModelCreateRequest and isinstance(body, dict) and body.get("sdk") == ROUTER:
+            return cast(Self, RouterCreateRequest.model_validate(body))
+        return handler(body)
 
-class ModelUpdateRequest(Body):
+
+class RouterCreateRequest(ModelCreateRequest):
+    """Not in the document: the contract's fields stay required there, of whoever makes other models."""
+
+    endpoint: Text = ""
+    api_type: Text = ""
+    api_version: Text = ""
+    deployment: Text = ""
+    key: Text = ""
+    min_temperature: Temperature = 0.0
+    max_temperature: Temperature = 2.0
+    cost: CostModel = CostModel(tokens=1_000_000, currency="USD", input=0.0, output=0.0)
+
+
+class ModelUpdateRequest(RoutesIn):
     name: Name | None = None
     sdk: str | None = None
     endpoint: Text | None = None
@@ -81,6 +103,11 @@ class ModelResponse(Resource):
     min_temperature: float
     max_temperature: float
     cost: CostModel
+    limits: LimitsModel
+    fallbacks: list[str]
+    fallback_after: float | None
+    targets: list[TargetModel]
+    strategy: Strategy | None = Field(description="A router's; null for other models.")
 
 
 class ModelCreateResponse(ModelResponse):
@@ -88,10 +115,13 @@ class ModelCreateResponse(ModelResponse):
 
 
 def fields_of(body: ModelCreateRequest | ModelUpdateRequest) -> dict[str, Any]:
-    """What is given, by the names of engine.records.values.Model; null counts as not given."""
-    given = {name: getattr(body, name) for name in type(body).model_fields}
+    """What is given, by the names of engine.records.values.Model.
+
+    null counts as not given, but for limits and routes: see `routes_of`.
+    """
+    given = {name: getattr(body, name) for name in type(body).model_fields if name not in RoutesIn.model_fields}
     cost = given.pop("cost")
-    fields = {name: value for name, value in given.items() if value is not None}
+    fields = {name: value for name, value in given.items() if value is not None} | routes_of(body)
     return fields if cost is None else {**fields, "prices": _prices(cost)}
 
 
@@ -128,6 +158,7 @@ def model_to_wire(model: Model) -> dict[str, Any]:
             "output": float(prices.output),
             **({} if prices.cached_input is None else {"cachedInput": float(prices.cached_input)}),
         },
+        **routes_to_wire(model),
         **resource_to_wire(model),
     }
 

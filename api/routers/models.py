@@ -45,7 +45,7 @@ async def get_model(model_id: str, access: Accessed) -> Response:
 
 @administration.patch("/{model_id}", response_model=ModelResponse)
 async def update_model(model_id: str, body: ModelUpdateRequest, access: Accessed) -> Response:
-    """Changes what is given; null leaves a field as it is."""
+    """Changes what is given; null leaves a field as it is, but removes limits, fallbacks and targets."""
     model = await access.call(access.services.models.update, model_id, fields_of(body))
     return Json(model_to_wire(model))
 

@@ -7,12 +7,13 @@ from typing import Any
 from api.core.authentication import ADMIN
 from api.core.unprocessable import Unprocessable
 from api.services.changing import changed
+from api.services.model_routes import check_routes
 from engine.errors import NotFound
 from engine.jobs.queue import Page
 from engine.llm import ProviderRegistry
 from engine.metadata import Metadata
 from engine.records.store import RecordStore, Where
-from engine.records.values import Model
+from engine.records.values import ROUTER, Limits, Model
 from utilities.clock import Clock
 from utilities.ids import ObjectIds
 
@@ -36,10 +37,15 @@ class ModelService:
         self._forget = forget
 
     def create(self, fields: Mapping[str, Any]) -> Model:
-        """`fields` are Model's own but id, metadata and revision. Raises Unprocessable for an unknown sdk."""
+        """`fields` are Model's own but id, metadata and revision; `limits` those of Limits' fields that are set.
+
+        Raises Unprocessable for an unknown sdk and as check_routes does.
+        """
         self._check_sdk(fields["sdk"])
         metadata = Metadata(created_at=self._clock.now(), created_by=ADMIN)
-        model = Model(id=self._ids.new(), metadata=metadata, **fields)
+        limits = Limits(**fields.get("limits", {}))
+        model = Model(**{**fields, "id": self._ids.new(), "metadata": metadata, "limits": limits})
+        check_routes(model, fields, self._models)
         self._models.add(model)
         return model
 
@@ -57,10 +63,13 @@ class ModelService:
             self._check_sdk(fields["sdk"])
 
         def change(model: Model) -> Model:
-            wanted = replace(model, **fields)
+            limits = replace(model.limits, **fields.get("limits", {}))
+            wanted = replace(model, **{**fields, "limits": limits})
             if wanted == model:
                 return model
             _check_temperatures(wanted, fields)
+            new = [name for name in fields if getattr(wanted, name) != getattr(model, name)]
+            check_routes(wanted, new, self._models)
             return replace(wanted, metadata=model.metadata.touched(self._clock.now(), ADMIN))
 
         return self._change(model_id, change)
@@ -76,7 +85,7 @@ class ModelService:
         return model
 
     def _check_sdk(self, sdk: str) -> None:
-        names = self._registry.names()
+        names = self._registry.names() | {ROUTER}
         if sdk not in names:
             raise Unprocessable(("body", "sdk"), f"Unknown SDK, must be one of: {', '.join(sorted(names))}", sdk)
 

@@ -51,6 +51,7 @@ class Stock:
             "model": self.shop.model,
             "evalModel": self.shop.model,
             "metaModel": self.shop.model,
+            "fallbacks": [self.shop.model],
             "evalPrompt": self.shop.prompt,
             "metaPrompt": self.shop.prompt,
             "jobId": self.ids["job_id"][0],
