@@ -8,6 +8,10 @@ ProviderError
 └── PermanentProviderError    the same call will fail again: not retried
     ├── ProviderRefusedKey    the key is missing, wrong or not allowed
     └── UnusableAnswer        the answer came and cannot be used; `raw` keeps it, `usage` was paid for
+        ├── AnswerRefused     the model would not do it
+        ├── ContentFiltered   the vendor's filter stopped the question or the answer
+        ├── AnswerCutOff      it ended at the token limit, where a part of it is of no use
+        └── AnswerMisfits     it is JSON and misses its schema
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -44,9 +48,20 @@ class Timeouts:
     total: float = 600.0
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation. Its text is not blank: vendors refuse that."""
+
+    role: Literal["assistant", "user"]
+    text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequest:
-    """One call. `temperature` and `max_tokens` are within the model's limits; None leaves them to the vendor."""
+    """One call. `temperature` and `max_tokens` are within the model's limits; None leaves them to the vendor.
+
+    `turns` follow `user`, in the order in which they were said; the last one is the user's.
+    """
 
     endpoint: Endpoint
     system: str
@@ -54,6 +69,7 @@ class CompletionRequest:
     temperature: float | None = None
     max_tokens: int | None = None
     response_format: ResponseFormat = "json"
+    turns: tuple[Turn, ...] = ()
     attempt_id: str = ""
     timeouts: Timeouts = Timeouts()
 
@@ -162,6 +178,22 @@ class ProviderRefusedKey(PermanentProviderError):
 
 class UnusableAnswer(PermanentProviderError):
     code = "unusable_answer"
+
+
+class AnswerRefused(UnusableAnswer):
+    code = "answer_refused"
+
+
+class ContentFiltered(UnusableAnswer):
+    code = "content_filtered"
+
+
+class AnswerCutOff(UnusableAnswer):
+    code = "answer_cut_off"
+
+
+class AnswerMisfits(UnusableAnswer):
+    code = "answer_misfits"
 
 
 class ProviderRegistry(Protocol):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import orjson
 
-from engine.llm import Completion, CompletionRequest, JsonObject, ProviderError, TransientProviderError, Usage
+from engine.llm import Completion, CompletionRequest, JsonObject, ProviderError, TransientProviderError, Turn, Usage
 from llm_workers.providers.events import Fold
 from llm_workers.providers.http import HttpProvider, count, nothing_said, stopped
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
@@ -51,10 +51,11 @@ class AnthropicProvider(HttpProvider):
         return rehearse(call)
 
     def body(self, request: CompletionRequest) -> JsonObject:
+        turns = (Turn("user", request.user), *request.turns)
         body: JsonObject = {
             "model": request.endpoint.deployment,
             "max_tokens": request.max_tokens or _DEFAULT_LIMIT,
-            "messages": [{"role": "user", "content": request.user}],
+            "messages": [{"role": turn.role, "content": turn.text} for turn in turns],
         }
         if request.system:
             body["system"] = request.system

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from yarl import URL
 
-from engine.llm import Completion, CompletionRequest, JsonObject, Usage
+from engine.llm import Completion, CompletionRequest, JsonObject, Turn, Usage
 from llm_workers.providers.events import Fold
 from llm_workers.providers.http import HttpProvider, count, nothing_said, stopped
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _ADDRESS = "https://generativelanguage.googleapis.com"
 _VERSION = re.compile(r"v\d+\w*")
+_ROLES = {"user": "user", "assistant": "model"}
 _GOOD_ENDS = frozenset({None, "STOP", "FINISH_REASON_UNSPECIFIED"})
 # The SDK's names for what the wire calls otherwise.
 _ARGUMENTS = {
@@ -44,7 +45,8 @@ class GeminiProvider(HttpProvider):
             )
             sdk = genai.Client(api_key=request.endpoint.key, vertexai=False, http_options=options)
             config = types.GenerateContentConfig(system_instruction=request.system or None, **settings)
-            return sdk.models.generate_content(model=request.endpoint.deployment, contents=request.user, config=config)
+            contents: Any = _said(request)
+            return sdk.models.generate_content(model=request.endpoint.deployment, contents=contents, config=config)
 
         return rehearse(call)
 
@@ -57,7 +59,7 @@ class GeminiProvider(HttpProvider):
             "responseJsonSchema": wanted["schema"] if isinstance(wanted, dict) else None,
         }
         body: JsonObject = {
-            "contents": [{"parts": [{"text": request.user}], "role": "user"}],
+            "contents": _said(request),
             "generationConfig": {name: value for name, value in settings.items() if value is not None},
         }
         if request.system:
@@ -112,6 +114,11 @@ class _PartFold:
     def document(self, text: str) -> JsonObject:
         candidate = {"content": {"parts": [{"text": text}]}, "finishReason": self._reason}
         return {**self._whole, "candidates": [candidate]}
+
+
+def _said(request: CompletionRequest) -> list[JsonObject]:
+    turns = (Turn("user", request.user), *request.turns)
+    return [{"parts": [{"text": turn.text}], "role": _ROLES[turn.role]} for turn in turns]
 
 
 def _text(candidate: JsonObject) -> str:

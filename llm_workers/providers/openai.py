@@ -68,9 +68,9 @@ class OpenAiProvider(HttpProvider):
         return rehearsal if request.endpoint.key else rehearsal.without("authorization")
 
     def body(self, request: CompletionRequest) -> JsonObject:
-        messages = [{"role": "user", "content": request.user}]
-        if request.system:
-            messages.insert(0, {"role": "system", "content": request.system})
+        messages = [{"role": "system", "content": request.system}] if request.system else []
+        messages.append({"role": "user", "content": request.user})
+        messages += ({"role": turn.role, "content": turn.text} for turn in request.turns)
         options = {name: value for name, value in self._options(request) if value is not None}
         if self._unwanted:
             place = _place(request)
@@ -136,8 +136,7 @@ class OpenAiProvider(HttpProvider):
             if not self.vendor(request).json_schema:
                 return None
             return {"type": "json_schema", "json_schema": {"name": "answer", "schema": wanted["schema"]}}
-        speaks_of_json = "json" in request.system.lower() or "json" in request.user.lower()
-        asked_for = wanted == "json" and speaks_of_json and self.vendor(request).json_mode
+        asked_for = wanted == "json" and self.vendor(request).json_mode and _speaks_of_json(request)
         return {"type": "json_object"} if asked_for else None
 
     def _leave_out(self, options: JsonObject, name: str, place: tuple[str, str]) -> None:
@@ -169,6 +168,11 @@ class _ChunkFold:
     def document(self, text: str) -> JsonObject:
         message = {"content": text, "refusal": self._refusal or None}
         return {"choices": [{"message": message, "finish_reason": self._reason}], "usage": self._usage}
+
+
+def _speaks_of_json(request: CompletionRequest) -> bool:
+    texts = (request.system, request.user, *(turn.text for turn in request.turns))
+    return any("json" in text.lower() for text in texts)
 
 
 def is_reasoning(deployment: str) -> bool:

@@ -12,6 +12,7 @@ from engine.llm import (
     Completion,
     Endpoint,
     TransientProviderError,
+    Turn,
     Usage,
 )
 from llm_workers.providers.http import HttpProvider
@@ -21,6 +22,7 @@ from tests.support.fake_provider.server import PLAIN_ANSWER
 from tests.support.vendors import KEY, SCHEMA, VENDORS, Vendor, answer, asked, complete
 
 ANTHROPIC = next(each for each in VENDORS if each.sdk == "Anthropic")
+TURNS = (Turn("assistant", "Seven."), Turn("user", "As JSON, please."))
 SHAPES: list[dict[str, Any]] = [
     {},
     {"response_format": "text"},
@@ -29,6 +31,7 @@ SHAPES: list[dict[str, Any]] = [
     {"temperature": None, "max_tokens": None},
     {"system": "äöü 漢字 \u2028", "user": '"quoted" \\ \n end'},
     {"max_tokens": 200_000},
+    {"turns": TURNS},
 ]
 
 
@@ -48,6 +51,15 @@ def test_the_sdk_would_send_the_same(vendor: Vendor, base_url: str, shape: dict[
     assert orjson.loads(rehearsal.body) == provider.body(request)
     assert KEY not in repr(rehearsal)
     assert KEY not in str(rehearsal.url)
+
+
+def test_a_conversation(vendor: Vendor, fake: FakeProvider) -> None:
+    """Turns go as messages of their own after the user's, whoever said them."""
+    answer(asked(vendor.endpoint(fake), turns=TURNS))
+
+    (call,) = fake.seen.calls
+    assert call.turns == tuple((turn.role, turn.text) for turn in TURNS)
+    assert call.user == '{"text": "hello"}\nAs JSON, please.'
 
 
 class _Sent(Exception):
@@ -216,7 +228,9 @@ def test_other_models_get_it(body_for: Send, deployment: str) -> None:
 def test_json_mode_where_it_works(body_for: Send) -> None:
     """JSON mode is asked for of vendors known to have it, if the prompts speak of JSON, which OpenAI insists on."""
     assert body_for("https://api.openai.com/v1", "gpt-4o")["response_format"] == {"type": "json_object"}
-    assert "response_format" not in body_for("https://api.openai.com/v1", "gpt-4o", system="x", user="y")
+    silent = {"system": "x", "user": "y"}
+    assert "response_format" not in body_for("https://api.openai.com/v1", "gpt-4o", **silent)
+    assert "response_format" in body_for("https://api.openai.com/v1", "gpt-4o", **silent, turns=TURNS)
     assert "response_format" not in body_for("http://localhost:8000/v1", "llama")
     assert "response_format" not in body_for("https://api.openai.com/v1", "gpt-4o", response_format="text")
 

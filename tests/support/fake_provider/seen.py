@@ -31,6 +31,7 @@ class SeenCall:
     ended: float | None = None
     status: int | None = None
     outcome: str | None = None
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 class Seen:
@@ -63,6 +64,7 @@ class Seen:
             arrived=time.monotonic(),
             arrived_at=time.time(),
             body=_without_texts(asked.body),
+            turns=tuple((role, text[:_TEXT]) for role, text in asked.turns),
         )
         with self._changed:
             self.total += 1

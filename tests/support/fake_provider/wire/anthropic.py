@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import orjson
 from aiohttp import web
 
-from tests.support.fake_provider.wire.openai import text_of
+from tests.support.fake_provider.wire.openai import said_by_user, text_of
 from tests.support.fake_provider.wire.port import Asked, Objection, Reply
 
 _REASONS = {
@@ -28,8 +28,9 @@ class AnthropicWire:
         if "anthropic-version" not in request.headers:
             raise web.HTTPBadRequest(text='{"type": "error", "error": {"type": "invalid_request_error"}}')
         key = request.headers.get("x-api-key") or request.headers.get("Authorization", "").removeprefix("Bearer ")
-        user = "\n".join(text_of(message["content"]) for message in body["messages"])
-        return Asked(body["model"], text_of(body.get("system")), user, key, "", body, bool(body.get("stream")))
+        turns = [(message["role"], text_of(message["content"])) for message in body["messages"]]
+        system, stream = text_of(body.get("system")), bool(body.get("stream"))
+        return Asked(body["model"], system, said_by_user(turns), key, "", body, stream, tuple(turns[1:]))
 
     def objection(self, asked: Asked) -> Objection | None:
         for name in ("temperature", "top_p", "top_k"):

@@ -6,9 +6,11 @@ from typing import Any, ClassVar
 import orjson
 from aiohttp import web
 
+from tests.support.fake_provider.wire.openai import said_by_user
 from tests.support.fake_provider.wire.port import Asked, Objection, Reply
 
 _PATH = "/v1beta/models/{model:[^:]+}:"
+_ROLES = {"user": "user", "model": "assistant"}
 _STOPS = {"length": "MAX_TOKENS", "refusal": "SAFETY", "content_filter": "PROHIBITED_CONTENT"}
 _ERRORS = {
     "rate_limit": (429, "RESOURCE_EXHAUSTED"),
@@ -26,11 +28,10 @@ class GeminiWire:
 
     def read(self, request: web.Request, body: dict[str, Any]) -> Asked:
         system = _text(body.get("systemInstruction") or {})
-        user = "\n".join(_text(content) for content in body["contents"])
+        turns = [(_ROLES[content["role"]], _text(content)) for content in body["contents"]]
         stream = request.path.endswith("streamGenerateContent")
-        return Asked(
-            request.match_info["model"], system, user, request.headers["x-goog-api-key"], "", body, stream=stream
-        )
+        model, key = request.match_info["model"], request.headers["x-goog-api-key"]
+        return Asked(model, system, said_by_user(turns), key, "", body, stream, tuple(turns[1:]))
 
     def objection(self, asked: Asked) -> Objection | None:
         return None

@@ -10,6 +10,7 @@ from aiohttp import web
 from tests.support.fake_provider.wire.port import Asked, Objection, Reply
 
 _REASONING = re.compile(r"(o\d|gpt-5|thinker)(?!-chat)")
+_SYSTEM = ("system", "developer")
 _REASONS = {
     "rate_limit": ("requests", "rate_limit_exceeded"),
     "quota": ("insufficient_quota", "insufficient_quota"),
@@ -29,12 +30,12 @@ class OpenAiWire:
         return self.asked(body, str(body.get("model", "")), key, request)
 
     def asked(self, body: dict[str, Any], model: str, key: str, request: web.Request) -> Asked:
-        texts: dict[str, list[str]] = {}
-        for message in body.get("messages", ()):
-            texts.setdefault(message["role"], []).append(text_of(message.get("content")))
-        system = "\n".join(texts.get("system", []) + texts.get("developer", []))
+        said = [(message["role"], text_of(message.get("content"))) for message in body.get("messages", ())]
+        system = "\n".join(text for role, text in said if role in _SYSTEM)
+        turns = [each for each in said if each[0] not in _SYSTEM]
         attempt = request.headers.get("X-Client-Request-Id") or request.headers.get("x-ms-client-request-id", "")
-        return Asked(model, system, "\n".join(texts.get("user", [])), key, attempt, body, bool(body.get("stream")))
+        stream = bool(body.get("stream"))
+        return Asked(model, system, said_by_user(turns), key, attempt, body, stream, tuple(turns[1:]))
 
     def objection(self, asked: Asked) -> Objection | None:
         if not _REASONING.match(asked.model):
@@ -75,6 +76,10 @@ class OpenAiWire:
     def error(self, reason: str, message: str, parameter: str | None = None) -> dict[str, Any]:
         kind, code = _REASONS[reason]
         return {"error": {"message": message, "type": kind, "param": parameter, "code": code}}
+
+
+def said_by_user(turns: list[tuple[str, str]]) -> str:
+    return "\n".join(text for role, text in turns if role == "user")
 
 
 def text_of(content: Any) -> str:

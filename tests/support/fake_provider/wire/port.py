@@ -11,7 +11,8 @@ from tests.support.fake_provider.faults import Fault
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as every wire format is read into."""
+    """A request as every wire format is read into. `user` is all that the user said; `turns` are the messages after
+    the first, as (assistant | user, text)."""
 
     model: str
     system: str
@@ -20,6 +21,7 @@ class Asked:
     attempt_id: str
     body: dict[str, Any]
     stream: bool = False
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
