@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     attempt_timeout_seconds: float = Field(
         600, ge=1, le=86400, description="The longest one attempt at a job may take; then it counts as failed."
     )
+    schema_reasks: int = Field(
+        1, ge=0, le=5, description="How often an answer that misses its JSON schema is asked for again, at most."
+    )
     log_level: Level = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_format: LogFormat = Field("json", description="json (one object per line) or console (for people).")
     dev_folder: Path | None = Field(None, description="The folder of development mode; None in production.")

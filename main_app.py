@@ -130,6 +130,7 @@ def install(settings: Settings) -> Installation:
             hop=hop,
             reading=ThreadHop(reading),
             timeouts=Timeouts(read=settings.attempt_timeout_seconds, total=settings.attempt_timeout_seconds),
+            reasks=settings.schema_reasks,
         )
 
     pool = build_pool(

@@ -20,6 +20,14 @@ class Unreadable(ValueError):
     """The text is not what the format asks for. Holds nothing of the text."""
 
 
+class Misfit(Unreadable):
+    """It is JSON and breaks the schema."""
+
+
+class Undecided(Unreadable):
+    """It could not be found out whether it is: another answer would hardly fare better."""
+
+
 class Answers:
     """Reads answers. What may take long is done by a process of its own, and given up after `seconds`.
 
@@ -59,13 +67,18 @@ class Answers:
         value = await self._value(text)
         if isinstance(wanted, dict):
             await self.prepare(wanted)
-            problem = (await self._judged("check", wanted["schema"], value))["problem"]
-            if problem is not None:
-                raise Unreadable(f"the answer does not match the schema: {problem}")
+            await self._check(wanted["schema"], value)
         return value if isinstance(value, dict) else {"value": value}
 
     async def aclose(self) -> None:
         self._apart.close()
+
+    async def _check(self, schema: Any, value: Any) -> None:
+        judged = await self._judged("check", schema, value)
+        if "error" in judged:
+            raise Undecided(f"the answer cannot be held to the schema: {judged['error']}")
+        if judged["problem"] is not None:
+            raise Misfit(f"the answer does not match the schema: {judged['problem']}")
 
     async def _value(self, text: str) -> Any:
         try:
@@ -86,9 +99,9 @@ class Answers:
         return answer["value"]
 
     async def _judged(self, *request: Any) -> dict[str, Any]:
-        """Raises Unreadable where it took too long."""
+        """Raises Undecided where it took too long."""
         try:
             answer: dict[str, Any] = orjson.loads(await self._hop(self._apart, orjson.dumps(request)))
         except (GaveUp, TypeError) as error:  # TypeError: half a character, which JSON cannot hold
-            raise Unreadable("the answer could not be read in time, or at all") from error
+            raise Undecided("the answer could not be read in time, or at all") from error
         return answer

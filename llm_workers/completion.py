@@ -46,8 +46,9 @@ class CompletionHandler:
         reading: Hop | None = None,
         timeouts: Timeouts | None = None,
         persistence: Persistence | None = None,
+        reasks: int = 1,
     ) -> None:
-        """`hop` reaches the storage, `reading` is for answers that take long to read."""
+        """`hop` reaches the storage, `reading` is for answers that take long to read; `reasks` are as in Steps."""
         self._providers = providers
         self._catalogue = catalogue
         self._clock = clock
@@ -63,6 +64,7 @@ class CompletionHandler:
             clock=clock,
             hop=hop,
             timeouts=self._timeouts,
+            reasks=reasks,
         )
 
     async def handle(self, work: Assignment) -> Completed:

@@ -3,6 +3,7 @@ are made by others, and both libraries can be kept busy for hours by a few kilob
 
 import sys
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -11,20 +12,23 @@ from utilities.apart import serve
 from utilities.json_repair import repaired_json
 
 if TYPE_CHECKING:
+    from jsonschema import ValidationError
     from jsonschema.protocols import Validator
 
 _MOST_SCHEMAS = 256
+_MOST_PROBLEMS = 100
+_MOST_TOLD = 5
 
 
 def handle(request: bytes) -> bytes:
     """["repair", text] -> {"value"} or {"error"}; ["compile", schema] -> {"problem"}; ["check", schema, value] ->
-    {"problem"}, null where there is none."""
+    {"problem"} or {"error"}; a problem is null where there is none."""
     kind, *arguments = orjson.loads(request)
     if kind == "repair":
         return orjson.dumps(_repaired(*arguments))
     if kind == "compile":
         return orjson.dumps({"problem": _schema_problem(*arguments)})
-    return orjson.dumps({"problem": _first_problem(*arguments)})
+    return orjson.dumps(_checked(*arguments))
 
 
 def _repaired(text: str) -> dict[str, Any]:
@@ -58,17 +62,24 @@ def _compiled(text: bytes) -> "Validator":
     return validator
 
 
-def _first_problem(schema: Any, value: Any) -> str | None:
-    from jsonschema.exceptions import best_match  # noqa: PLC0415 - as above
-    from referencing.exceptions import Unresolvable  # noqa: PLC0415
+def _checked(schema: Any, value: Any) -> dict[str, Any]:
+    from referencing.exceptions import Unresolvable  # noqa: PLC0415 - as above
 
     try:
-        problem = best_match(_compiled(orjson.dumps(schema)).iter_errors(value))
+        problems = list(islice(_compiled(orjson.dumps(schema)).iter_errors(value), _MOST_PROBLEMS))
     except (Unresolvable, RecursionError):
-        return "it refers to something outside itself, or to itself without end"
-    if problem is None:
-        return None
-    return f"{problem.json_path} breaks {problem.validator!r}: {str(problem.validator_value)[:200]}"
+        return {"error": "it refers to something outside itself, or to itself without end"}
+    return {"problem": "; ".join(_told(problems)) or None}
+
+
+def _told(problems: "list[ValidationError]") -> list[str]:
+    """What is wrong, the likeliest reason first; of many enough that another answer can do without them."""
+    from jsonschema.exceptions import best_match  # noqa: PLC0415 - as above
+
+    best = best_match(problems)
+    ordered = problems if best is None else [best, *problems]
+    lines = (f"{each.json_path} breaks {each.validator!r}: {str(each.validator_value)[:200]}" for each in ordered)
+    return list(dict.fromkeys(lines))[:_MOST_TOLD]
 
 
 if __name__ == "__main__":

@@ -6,12 +6,15 @@ from typing import Any
 
 import orjson
 
-from engine.llm import CompletionRequest, Endpoint, ProviderRefusedKey, ResponseFormat, Timeouts
+from engine.llm import CompletionRequest, Endpoint, ProviderRefusedKey, ResponseFormat, Timeouts, Turn
 from engine.records.values import Model, Prompt
 from utilities.secrets import variable_name
 
 DEFAULT = "default"
 """As a model's endpoint or key: the vendor's own address, the usual name of the vendor's key."""
+
+_LONGEST_QUOTE = 64 * 1024
+_LONGEST_SCHEMA = 16 * 1024
 
 
 def system_text(prompts: Iterable[Prompt]) -> str:
@@ -47,6 +50,7 @@ def completion_request(
     response_format: ResponseFormat,
     attempt_id: str,
     timeouts: Timeouts,
+    turns: tuple[Turn, ...] = (),
     max_tokens: int | None = None,
 ) -> CompletionRequest:
     """Without `max_tokens` the model's own limit holds."""
@@ -64,9 +68,23 @@ def completion_request(
         temperature=clamped_temperature(temperature, model),
         max_tokens=token_limit(model) if max_tokens is None else max_tokens,
         response_format=response_format,
+        turns=turns,
         attempt_id=attempt_id,
         timeouts=timeouts,
     )
+
+
+def correction(answer: str, problem: str, wanted: ResponseFormat) -> tuple[Turn, Turn]:
+    """What is said after an answer that missed the format: the answer, at most 64 KiB of it, and what is wrong.
+
+    The schema is repeated where it is short: a vendor that takes none has shown it to nobody.
+    """
+    said = answer[:_LONGEST_QUOTE].encode(errors="ignore")[:_LONGEST_QUOTE].decode(errors="ignore")
+    asked = f"That cannot be used: {problem}. Answer again with the corrected JSON only, without any other words."
+    schema = user_text(wanted["schema"]) if isinstance(wanted, dict) else ""
+    if schema and len(schema) <= _LONGEST_SCHEMA:
+        asked = f"{asked}\n\nIt has to match this JSON schema:\n{schema}"
+    return Turn("assistant", said if said.strip() else "(nothing)"), Turn("user", asked)
 
 
 def is_default(field: str) -> bool:

@@ -12,6 +12,7 @@ from engine.jobs.handler import Assignment
 from engine.jobs.job import Call
 from engine.jobs.retry import is_transient
 from engine.llm import (
+    AnswerMisfits,
     Completion,
     CompletionRequest,
     JsonObject,
@@ -20,14 +21,15 @@ from engine.llm import (
     ResponseFormat,
     SecretSource,
     Timeouts,
+    Turn,
     UnusableAnswer,
     Usage,
     cost_of_usage,
 )
 from engine.records.values import Model
-from llm_workers.answers import Answers, Unreadable
+from llm_workers.answers import Answers, Misfit, Undecided, Unreadable
 from llm_workers.keys import Keys
-from llm_workers.prompting import completion_request
+from llm_workers.prompting import completion_request, correction
 from llm_workers.providers.registry import ProviderSet
 from utilities.backoff import full_jitter
 from utilities.clock import Clock
@@ -65,20 +67,39 @@ class Steps:
         clock: Clock,
         hop: Hop,
         timeouts: Timeouts,
+        reasks: int = 1,
     ) -> None:
         self._providers = providers
         self._keys = Keys(providers, secrets, hop)
         self._answers = answers
         self._clock = clock
         self._timeouts = timeouts
+        self._reasks = reasks
 
     async def take(self, work: Assignment, step: Step) -> JsonObject:
         """The answer as an object. Raises ProviderError, UnknownReference, InvalidField and LeaseLost.
 
+        An answer that misses a schema, or is no JSON where one was to fit, is sent back with what is wrong with it, at
+        most `reasks` times; then its error stands. Without a schema nothing is asked again: who is told no more than
+        "JSON, please" wraps an excuse in braces, and a job that went wrong would look done.
+        """
+        turns: tuple[Turn, ...] = ()
+        for number in range(1, self._reasks + 1):
+            try:
+                return await self._asked(work, step, turns, number)
+            except UnusableAnswer as error:
+                if not _can_be_mended(error, step):
+                    raise
+                turns = correction(error.raw or "", str(error), step.response_format)
+        return await self._asked(work, step, turns, self._reasks + 1)
+
+    async def _asked(self, work: Assignment, step: Step, turns: tuple[Turn, ...], number: int) -> JsonObject:
+        """One call and what its answer says. `number` is which time the step asks, from 1; raises what `take` raises.
+
         Once a call has begun it is recorded as it ends: also when it fails, and when this is cancelled.
         """
         provider = await self._providers.get(step.model.sdk)
-        request = await self._request(work, step)
+        request = await self._request(work, step, turns, number)
         await self._answers.prepare(step.response_format)
         work.guard()
         started_at, began = self._clock.now(), self._clock.monotonic()
@@ -93,7 +114,7 @@ class Steps:
         work.record(_call(step, started_at, self._clock.monotonic() - began, _good_ending(completion)))
         return result
 
-    async def _request(self, work: Assignment, step: Step) -> CompletionRequest:
+    async def _request(self, work: Assignment, step: Step, turns: tuple[Turn, ...], number: int) -> CompletionRequest:
         return completion_request(
             step.model,
             await self._keys.of(step.model),
@@ -101,7 +122,8 @@ class Steps:
             user=step.user,
             temperature=step.temperature,
             response_format=step.response_format,
-            attempt_id=f"{work.job.id}-{work.job.token}-{step.name}-{step.number}",
+            turns=turns,
+            attempt_id=_attempt_id(work, step, number),
             timeouts=self._timeouts,
         )
 
@@ -109,13 +131,26 @@ class Steps:
         try:
             return await self._answers.read(completion.text, step.response_format)
         except Unreadable as error:
-            raise UnusableAnswer(
+            kind = AnswerMisfits if isinstance(error, Misfit) else UnusableAnswer
+            raise kind(
                 str(error),
                 status=200,
                 raw=completion.text[:RAW_LIMIT],
                 usage=completion.usage,
                 request_id=completion.request_id,
             ) from error
+
+
+def _attempt_id(work: Assignment, step: Step, number: int) -> str:
+    again = f"-r{number - 1}" if number > 1 else ""
+    return f"{work.job.id}-{work.job.token}-{step.name}-{step.number}{again}"
+
+
+def _can_be_mended(error: UnusableAnswer, step: Step) -> bool:
+    """Whether the answer was whole and only not as wanted: a refusal or a filter would come again."""
+    reading = error.__cause__
+    unreadable = isinstance(reading, Unreadable) and not isinstance(reading, Undecided)
+    return unreadable and isinstance(step.response_format, dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,10 +98,11 @@ class Completing:
         *,
         meanwhile: Callable[[asyncio.Future[Completed], Held], Coroutine[Any, Any, None]] | None = None,
         timeouts: Timeouts | None = None,
+        reasks: int = 1,
     ) -> Done:
         """Handles a claimed job with a handler of its own; `meanwhile` gets the running attempt."""
         work = self.held(job)
-        handler = self.handler(timeouts)
+        handler = self.handler(timeouts, reasks)
         attempt = asyncio.ensure_future(handler.handle(work))
         if meanwhile is not None:
             await meanwhile(attempt, work)
@@ -116,7 +117,7 @@ class Completing:
         soon = self.clock.monotonic() + 60
         return Held(job, queue=self.storage.jobs, hop=self.hop, clock=self.clock, good_until=soon, overdue_at=soon)
 
-    def handler(self, timeouts: Timeouts | None = None) -> CompletionHandler:
+    def handler(self, timeouts: Timeouts | None = None, reasks: int = 1) -> CompletionHandler:
         return CompletionHandler(
             providers=ProviderSet(Registry()),
             catalogue=Catalogue(
@@ -129,6 +130,7 @@ class Completing:
             hop=self.hop,
             timeouts=timeouts,
             persistence=Persistence(random.Random(1), self._pause),
+            reasks=reasks,
         )
 
     def edit(self, job_id: str, **fields: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.errors import InvalidField
-from llm_workers.answers import Answers, Unreadable
+from llm_workers.answers import Answers, Misfit, Undecided, Unreadable
 from tests.support.waiting import eventually
 from utilities.hop import ThreadHop
 
@@ -72,7 +72,7 @@ def test_what_is_no_schema(answers: Answers, document: Any) -> None:
 @pytest.mark.parametrize("reference", ["http://127.0.0.1:9/schema.json", "file:///etc/passwd", "#/nowhere", "#"])
 def test_references_lead_nowhere_else(answers: Answers, reference: str) -> None:
     """A schema cannot make the service fetch anything, nor run for ever: the answer just does not match."""
-    with pytest.raises(Unreadable, match="refers to something outside itself"):
+    with pytest.raises(Undecided, match="refers to something outside itself"):
         read(answers, "{}", schema({"$ref": reference}))
 
 
@@ -83,6 +83,21 @@ def test_references_within(answers: Answers) -> None:
     assert read(answers, '{"a": 1}', wanted) == {"a": 1}
     with pytest.raises(Unreadable):
         read(answers, '{"a": "x"}', wanted)
+
+
+def test_several_problems_are_told(answers: Answers) -> None:
+    """Each with its place, the likeliest first, so that one more answer can mend them all; at most five."""
+    number = {"type": "number"}
+    wanted = schema({"type": "object", "properties": dict.fromkeys("abcdefgh", number), "required": ["a"]})
+
+    with pytest.raises(Misfit) as caught:
+        read(answers, '{"b": "x", "c": "x"}', wanted)
+    with pytest.raises(Misfit) as many:
+        read(answers, '{"a": "x", "b": "x", "c": "x", "d": "x", "e": "x", "f": "x"}', wanted)
+
+    assert str(caught.value).count("breaks") == 3
+    assert all(place in str(caught.value) for place in ("$ breaks 'required'", "$.b breaks 'type'", "$.c breaks"))
+    assert str(many.value).count("breaks") == 5
 
 
 def test_older_drafts(answers: Answers) -> None:
@@ -109,7 +124,7 @@ def test_a_pattern_cannot_hold_up_the_service(answers: Answers) -> None:
         while not reading.done():
             await asyncio.sleep(0.02)
             turns += 1
-        with pytest.raises(Unreadable, match="in time"):
+        with pytest.raises(Undecided, match="in time"):
             await reading
         assert await answers.read('{"x": "aa"}', evil) == {"x": "aa"}
         return turns
@@ -119,7 +134,7 @@ def test_a_pattern_cannot_hold_up_the_service(answers: Answers) -> None:
 
 def test_a_broken_answer_cannot_take_for_ever(answers: Answers) -> None:
     """A long text whose repair would take minutes is given up."""
-    with pytest.raises(Unreadable, match="in time"):
+    with pytest.raises(Undecided, match="in time"):
         read(answers, '{"a" ' * 20_000, "json")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import InvalidField, LeaseLost, UnknownReference
+from engine.errors import LeaseLost, UnknownReference
 from engine.jobs.held import Held
 from engine.jobs.retry import is_transient
 from engine.llm import (
@@ -137,42 +137,6 @@ def test_text(lab: Completing) -> None:
     done = lab.run(lab.job(model="m!sentence", response_format="text"))
 
     assert done.result == {"text": "I would rather talk about the weather today."}
-
-
-SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
-
-
-def test_schema(lab: Completing) -> None:
-    """A schema is sent and the answer checked against it."""
-    lab.model()
-
-    done = lab.run(lab.job(response_format={"type": "json_schema", "schema": SCHEMA}))
-
-    assert done.result == {"answer": "ok", "score": 1}
-    assert lab.fake.seen.calls[0].body["response_format"]["json_schema"]["schema"] == SCHEMA
-
-
-def test_an_answer_beside_the_schema(lab: Completing) -> None:
-    """It is an error with the raw text, naming the place and the rule but not what was answered."""
-    lab.model("m!list")
-
-    done = lab.run(lab.job(model="m!list", response_format={"type": "json_schema", "schema": SCHEMA}))
-
-    assert isinstance(done.error, UnusableAnswer)
-    assert "$ breaks 'type'" in str(done.error)
-    assert done.error.raw == '["a", "b"]'
-    assert done.calls[0].input_tokens == 11
-
-
-def test_a_schema_that_is_none(lab: Completing) -> None:
-    """It is refused before a call is paid for."""
-    lab.model()
-
-    done = lab.run(lab.job(response_format={"type": "json_schema", "schema": {"type": "nonsense"}}))
-
-    assert isinstance(done.error, InvalidField)
-    assert lab.fake.seen.total == 0
-    assert done.calls == ()
 
 
 @pytest.mark.parametrize(

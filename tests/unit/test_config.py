@@ -71,6 +71,7 @@ def test_defaults_are_the_contracts() -> None:
     assert (settings.host, settings.port) == ("0.0.0.0", 8001)
     assert (settings.lease_seconds, settings.worker_lease_seconds, settings.drain_seconds) == (60, 15, 20)
     assert (settings.max_body_bytes, settings.attempt_timeout_seconds) == (64 * 1024 * 1024, 600)
+    assert settings.schema_reasks == 1
     assert (settings.sqlite_synchronous, settings.log_level, settings.log_format) == ("FULL", "INFO", "json")
     assert settings.dev is False
 
