@@ -168,13 +168,14 @@ def _good_ending(completion: Completion) -> _Ending:
 
 
 def _bad_ending(error: BaseException, completion: Completion | None) -> _Ending:
-    """`unknown` where a request was sent and no answer came back: it may have been charged."""
+    """`unknown` where a request was sent and no answer came that can be read: it may have been charged."""
     name = type(error).__name__
     if completion is not None:
         return _Ending(outcome="error", usage=completion.usage, error_type=name, request_id=completion.request_id)
     if not isinstance(error, ProviderError):
         return _Ending(outcome="unknown", error_type=name)
-    told = error.status is not None or error.usage is not None or not error.sent
+    refused = error.status is not None and not 200 <= error.status < 300
+    told = refused or error.usage is not None or not error.sent
     return _Ending(
         outcome="error" if told else "unknown", usage=error.usage, error_type=name, request_id=error.request_id
     )

@@ -11,7 +11,7 @@ import orjson
 
 from engine.llm import Completion, CompletionRequest, JsonObject, ProviderError, TransientProviderError, Turn, Usage
 from llm_workers.providers.events import Fold
-from llm_workers.providers.http import HttpProvider, count, nothing_said, stopped
+from llm_workers.providers.http import HttpProvider, count, cut_off, nothing_said, refused_by_model
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
 from llm_workers.providers.schemas import closed
 
@@ -72,9 +72,9 @@ class AnthropicProvider(HttpProvider):
         blocks = [block["text"] for block in document["content"] if block["type"] == "text"]
         text, reason = "".join(blocks), document.get("stop_reason")
         if reason == "refusal":
-            raise stopped("the model refused", text, usage)
+            raise refused_by_model(text, usage)
         if reason in _CUT_OFF and request.response_format != "text":
-            raise stopped("it was cut off at the token limit", text, usage)
+            raise cut_off(text, usage)
         if not blocks:
             raise nothing_said(usage)
         return Completion(text=text, usage=usage, finish_reason=reason)

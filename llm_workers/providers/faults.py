@@ -15,6 +15,7 @@ from urllib.parse import quote
 import orjson
 
 from engine.llm import (
+    ContentFiltered,
     PermanentProviderError,
     ProviderError,
     ProviderRefusedKey,
@@ -42,6 +43,10 @@ _QUOTA_CODES = frozenset(
     }
 )
 _QUOTA_TEXT = re.compile(r"credit balance is too low|insufficient (balance|credits)|used all available credits", re.I)
+# A filter that stops the question answers as if the request were wrong: Azure and OpenAI by a code, Anthropic in words;
+# OpenRouter and xAI in words and as 403, as if the key were not allowed.
+_FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "invalid_prompt"})
+_FILTER_TEXT = re.compile(r"content filtering policy|violates usage guidelines|input was flagged", re.I)
 # Anthropic's and OpenAI's types of errors, in streams where there is no status any more.
 _STATUS_OF_TYPE = {
     "invalid_request_error": 400,
@@ -115,6 +120,8 @@ def refused(
 
 
 def _class_of(status: int, words: frozenset[str], message: str) -> type[ProviderError]:
+    if 400 <= status < 500 and (words & _FILTER_CODES or _FILTER_TEXT.search(message)):
+        return ContentFiltered
     if status == 402 or words & _QUOTA_CODES or (400 <= status < 500 and _QUOTA_TEXT.search(message)):
         return QuotaExhausted
     if status == 429:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from yarl import URL
 
-from engine.llm import Completion, CompletionRequest, JsonObject, Turn, Usage
+from engine.llm import Completion, CompletionRequest, JsonObject, Turn, UnusableAnswer, Usage
 from llm_workers.providers.events import Fold
-from llm_workers.providers.http import HttpProvider, count, nothing_said, stopped
+from llm_workers.providers.http import HttpProvider, broken_off, count, cut_off, filtered, nothing_said
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
 
 if TYPE_CHECKING:
@@ -16,6 +16,24 @@ if TYPE_CHECKING:
 _ADDRESS = "https://generativelanguage.googleapis.com"
 _VERSION = re.compile(r"v\d+\w*")
 _ROLES = {"user": "user", "assistant": "model"}
+# google.genai.types.FinishReason says what each of them means.
+_FILTERED = frozenset(
+    {
+        "BLOCKLIST",
+        "ESCALATION",
+        "IMAGE_PROHIBITED_CONTENT",
+        "IMAGE_RECITATION",
+        "IMAGE_SAFETY",
+        "LANGUAGE",
+        "MODEL_ARMOR",
+        "PROHIBITED_CONTENT",
+        "RECITATION",
+        "SAFETY",
+        "SPII",
+    }
+)
+_BROKEN_OFF = frozenset({"MALFORMED_RESPONSE"})
+_CUT_OFF = frozenset({"MAX_TOKENS", "CONTINUATION"})
 _GOOD_ENDS = frozenset({None, "STOP", "FINISH_REASON_UNSPECIFIED"})
 # The SDK's names for what the wire calls otherwise.
 _ARGUMENTS = {
@@ -79,16 +97,19 @@ class GeminiProvider(HttpProvider):
         usage = usage_of(document.get("usageMetadata") or {})
         blocked = (document.get("promptFeedback") or {}).get("blockReason")
         if blocked:
-            raise stopped(f"the vendor's content filter stopped the prompt ({blocked})", "", usage)
+            raise filtered(f"the prompt: {blocked}", "", usage)
         if not document.get("candidates"):
             raise nothing_said(usage)
         candidate = document["candidates"][0]
-        text = _text(candidate)
-        reason = candidate.get("finishReason")
-        if reason == "MAX_TOKENS" and request.response_format != "text":
-            raise stopped("it was cut off at the token limit", text, usage)
-        if reason not in _GOOD_ENDS and reason != "MAX_TOKENS":
-            raise stopped(f"the vendor's content filter stopped it ({reason})", text, usage)
+        text, reason = _text(candidate), candidate.get("finishReason")
+        if reason in _FILTERED:
+            raise filtered(reason, text, usage)
+        if reason in _BROKEN_OFF:
+            raise broken_off(reason, text, usage)
+        if reason in _CUT_OFF and request.response_format != "text":
+            raise cut_off(text, usage)
+        if reason not in _GOOD_ENDS | _CUT_OFF:
+            raise UnusableAnswer(f"the vendor ended the answer ({reason})", raw=text or None, usage=usage)
         return Completion(text=text, usage=usage, finish_reason=reason)
 
 

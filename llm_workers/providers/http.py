@@ -8,8 +8,11 @@ import orjson
 from yarl import URL
 
 from engine.llm import (
+    AnswerCutOff,
+    AnswerRefused,
     Completion,
     CompletionRequest,
+    ContentFiltered,
     JsonObject,
     ProviderError,
     TransientProviderError,
@@ -193,9 +196,19 @@ def count(value: Any) -> int:
     return int(value) if value else 0
 
 
-def stopped(reason: str, text: str, usage: Usage) -> UnusableAnswer:
-    """An answer that ended before it was one."""
-    return UnusableAnswer(f"the answer cannot be used: {reason}", raw=text, usage=usage)
+def refused_by_model(text: str, usage: Usage) -> AnswerRefused:
+    """`text` is what the model said instead."""
+    return AnswerRefused("the answer cannot be used: the model refused", raw=text or None, usage=usage)
+
+
+def filtered(reason: str, text: str, usage: Usage) -> ContentFiltered:
+    """`reason` is the vendor's word."""
+    return ContentFiltered(f"the vendor's content filter stopped it ({reason})", raw=text or None, usage=usage)
+
+
+def cut_off(text: str, usage: Usage) -> AnswerCutOff:
+    """JSON that breaks off is none; under responseFormat text a part of an answer is one."""
+    return AnswerCutOff("the answer cannot be used: it was cut off at the token limit", raw=text or None, usage=usage)
 
 
 def broken_off(reason: str, text: str, usage: Usage) -> TransientProviderError:

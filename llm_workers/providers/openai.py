@@ -17,7 +17,15 @@ from engine.llm import Completion, CompletionRequest, JsonObject, ProviderError,
 from llm_workers.providers.compatible import Compatible, spoken_at
 from llm_workers.providers.events import Fold
 from llm_workers.providers.faults import unwanted_parameter
-from llm_workers.providers.http import HttpProvider, broken_off, count, nothing_said, stopped
+from llm_workers.providers.http import (
+    HttpProvider,
+    broken_off,
+    count,
+    cut_off,
+    filtered,
+    nothing_said,
+    refused_by_model,
+)
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
 
 if TYPE_CHECKING:
@@ -95,13 +103,13 @@ class OpenAiProvider(HttpProvider):
         message, reason = choice["message"], choice.get("finish_reason")
         text = _text(message.get("content"))
         if message.get("refusal"):
-            raise stopped("the model refused", message["refusal"], usage)
+            raise refused_by_model(message["refusal"], usage)
         if reason == "content_filter":
-            raise stopped("the vendor's content filter stopped it", text, usage)
+            raise filtered(reason, text, usage)
         if reason in _BROKEN_OFF:
             raise broken_off(reason, text, usage)
         if reason in _CUT_OFF and request.response_format != "text":
-            raise stopped("it was cut off at the token limit", text, usage)
+            raise cut_off(text, usage)
         return Completion(text=text, usage=usage, finish_reason=reason)
 
     def refusal(self, answer: "HttpAnswer", request: CompletionRequest, sent: JsonObject) -> ProviderError:

@@ -17,7 +17,6 @@ from engine.llm import (
     ProviderTimeout,
     RateLimited,
     TransientProviderError,
-    UnusableAnswer,
     Usage,
 )
 from llm_workers.providers.events import event_data
@@ -123,11 +122,13 @@ def test_errors_in_the_middle(vendor: Vendor, fake: FakeProvider, fault: str) ->
 
 @pytest.mark.parametrize("fault", ["length", "content_filter", "refusal"])
 def test_a_useless_answer(vendor: Vendor, fake: FakeProvider, fault: str) -> None:
-    """An answer that ends for a wrong reason is an error in the end, as without streaming, with its text."""
+    """An answer that ends for a wrong reason is an error in the end, as without streaming, with its text and usage."""
     result = streamed(asked(vendor.endpoint(fake, f"m!{fault}")))
 
-    assert type(result.error) is UnusableAnswer
+    assert result.error is not None
+    assert type(result.error) is vendor.unusable(fault)
     assert result.error.raw
+    assert result.error.usage == Usage(input_tokens=11, output_tokens=7)
     assert result.error.request_id == "req_fake"
 
 

@@ -23,7 +23,6 @@ from engine.llm import (
     QuotaExhausted,
     RateLimited,
     TransientProviderError,
-    UnusableAnswer,
     Usage,
 )
 from llm_workers.providers.registry import ProviderSet, Registry
@@ -82,13 +81,9 @@ def test_no_system_prompt(vendor: Vendor, fake: FakeProvider) -> None:
         ("cut", TransientProviderError),
         ("truncated", TransientProviderError),
         ("not_json", TransientProviderError),
-        ("no_choices", TransientProviderError),
         ("belated,code=502", TransientProviderError),
         ("belated,code=429", RateLimited),
         ("belated,code=402", QuotaExhausted),
-        ("length", UnusableAnswer),
-        ("content_filter", UnusableAnswer),
-        ("refusal", UnusableAnswer),
     ],
 )
 def test_error_classes(vendor: Vendor, fake: FakeProvider, fault: str, kind: type[ProviderError]) -> None:
@@ -102,9 +97,12 @@ def test_error_classes(vendor: Vendor, fake: FakeProvider, fault: str, kind: typ
 
 @pytest.mark.parametrize("fault", ["no_choices", "length", "content_filter", "refusal"])
 def test_a_useless_answer_is_paid_for(vendor: Vendor, fake: FakeProvider, fault: str) -> None:
-    """An answer that cannot be used still tells what it cost, and its text is kept."""
+    """An answer that cannot be used says why, as far as the vendor does; it still tells what it cost, and its text is
+    kept. An answer without a choice is a glitch that may pass."""
     problem = wrong(vendor, fake, fault)
 
+    assert type(problem) is (TransientProviderError if fault == "no_choices" else vendor.unusable(fault))
+    assert fake.seen.total == 1
     assert problem.usage == Usage(input_tokens=11, output_tokens=7)
     assert problem.request_id == "req_fake"
     assert problem.raw

@@ -79,7 +79,7 @@ def test_a_smaller_limit_holds(api: Api, fake: FakeProvider) -> None:
         ("quota", {"errorType": "QuotaExhausted"}),
         ("status,code=503", {"errorType": "TransientProviderError", "errorStatus": 503}),
         ("status,code=404", {"errorType": "PermanentProviderError", "errorStatus": 404}),
-        ("refusal", {"errorType": "UnusableAnswer", "inputTokens": 11, "requestId": "req_fake"}),
+        ("refusal", {"errorType": "AnswerRefused", "inputTokens": 11, "requestId": "req_fake"}),
         ("hang", {"errorType": "ProviderTimeout", "errorStatus": None}),
     ],
 )

@@ -5,7 +5,17 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from engine.llm import Completion, CompletionRequest, Endpoint, ProviderError, Timeouts
+from engine.llm import (
+    AnswerCutOff,
+    AnswerRefused,
+    Completion,
+    CompletionRequest,
+    ContentFiltered,
+    Endpoint,
+    ProviderError,
+    Timeouts,
+    UnusableAnswer,
+)
 from llm_workers.providers.registry import ProviderSet, Registry
 from tests.support.fake_provider import FakeProvider
 
@@ -15,10 +25,18 @@ SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}, "requi
 
 @dataclass(frozen=True)
 class Vendor:
+    """`refused`, `filtered`: the errors for a model and a filter that say no, which not every vendor tells apart."""
+
     sdk: str
     path: str
     version: str = "x"
     takes_attempt_id: bool = True
+    refused: type[UnusableAnswer] = AnswerRefused
+    filtered: type[UnusableAnswer] = ContentFiltered
+
+    def unusable(self, fault: str) -> type[UnusableAnswer]:
+        """The error that a length, refusal or content_filter is."""
+        return {"length": AnswerCutOff, "refusal": self.refused, "content_filter": self.filtered}[fault]
 
     def endpoint(self, fake: FakeProvider, deployment: str = "m") -> Endpoint:
         base = f"{fake.url}{self.path}"
@@ -29,9 +47,9 @@ VENDORS = [
     Vendor("OpenAI", "/v1"),
     Vendor("AzureOpenAI", "", "2024-10-21"),
     Vendor("ChatCompletionsClient", "/models", "2024-05-01-preview"),
-    Vendor("Anthropic", "", takes_attempt_id=False),
-    Vendor("Gemini", "", "v1beta", takes_attempt_id=False),
-    Vendor("Mistral", "/mistral/v1"),
+    Vendor("Anthropic", "", takes_attempt_id=False, filtered=AnswerRefused),
+    Vendor("Gemini", "", "v1beta", takes_attempt_id=False, refused=ContentFiltered),
+    Vendor("Mistral", "/mistral/v1", refused=ContentFiltered),
     Vendor("DeepSeek", "/deepseek"),
     Vendor("xAI", "/xai/v1"),
     Vendor("LMStudio", "/lmstudio/v1"),

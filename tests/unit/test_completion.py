@@ -12,6 +12,9 @@ from engine.errors import LeaseLost, UnknownReference
 from engine.jobs.held import Held
 from engine.jobs.retry import is_transient
 from engine.llm import (
+    AnswerCutOff,
+    AnswerRefused,
+    ContentFiltered,
     ProviderRefusedKey,
     ProviderTimeout,
     QuotaExhausted,
@@ -107,26 +110,27 @@ def test_answers_that_can_be_used(lab: Completing, kind: str, result: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("kind", "raw"),
+    ("kind", "error", "raw"),
     [
-        ("sentence", "I would rather talk about the weather today."),
-        ("empty", ""),
-        ("length", '{"answer": "this goes on and o'),
-        ("content_filter", '{"answer": "filt'),
-        ("refusal", "I cannot help with that."),
+        ("sentence", UnusableAnswer, "I would rather talk about the weather today."),
+        ("empty", UnusableAnswer, ""),
+        ("length", AnswerCutOff, '{"answer": "this goes on and o'),
+        ("content_filter", ContentFiltered, '{"answer": "filt'),
+        ("refusal", AnswerRefused, "I cannot help with that."),
     ],
 )
-def test_answers_that_cannot(lab: Completing, kind: str, raw: str) -> None:
+def test_answers_that_cannot(lab: Completing, kind: str, error: type[UnusableAnswer], raw: str) -> None:
     """They are permanent errors that keep the raw text, and what they cost is booked."""
     lab.model(f"m!{kind}", prices=PRICES)
 
     done = lab.run(lab.job(model=f"m!{kind}"))
 
     assert isinstance(done.error, UnusableAnswer)
+    assert type(done.error) is error
     assert done.error.raw == raw
     assert not is_transient(done.error)
     (call,) = done.calls
-    assert (call.outcome, call.error_type) == ("error", "UnusableAnswer")
+    assert (call.outcome, call.error_type) == ("error", error.__name__)
     assert (call.input_tokens, call.input_cost) == (11, Decimal("0.022"))
 
 
@@ -148,11 +152,14 @@ def test_text(lab: Completing) -> None:
         ("key", ProviderRefusedKey, "error"),
         ("reset", TransientProviderError, "unknown"),
         ("cut", TransientProviderError, "unknown"),
+        ("truncated", TransientProviderError, "unknown"),
+        ("not_json", TransientProviderError, "unknown"),
         ("hang", ProviderTimeout, "unknown"),
     ],
 )
 def test_a_failed_call_on_the_ledger(lab: Completing, kind: str, error: type[Exception], outcome: str) -> None:
-    """A call that failed is recorded too: `unknown` where it was sent and no answer came, since it may be charged."""
+    """A call that failed is recorded too: `unknown` where it was sent and no answer came that can be read, since it may
+    be charged."""
     lab.model(f"m!{kind}")
 
     done = asyncio.run(lab.handled(lab.claimed(lab.job(model=f"m!{kind}")), timeouts=Timeouts(read=0.25, total=5)))

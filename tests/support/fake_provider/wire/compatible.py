@@ -22,7 +22,8 @@ class MistralWire(OpenAiWire):
 
     def frames(self, asked: Asked, reply: Reply) -> Iterator[bytes]:
         told = {**asked.body, "stream_options": {"include_usage": True}}
-        return super().frames(replace(asked, body=told), reply)
+        stop = "content_filter" if reply.stop == "refusal" else reply.stop
+        return super().frames(replace(asked, body=told), replace(reply, stop=stop))
 
     def answer(self, asked: Asked, reply: Reply) -> dict[str, Any]:
         document = super().answer(asked, reply)
