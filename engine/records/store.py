@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from engine.jobs.queue import JobQueue, Page
 from engine.records.values import Client, Model, Prompt, PromptFlow, Worker
 from engine.shared import SharedDocuments
+from engine.usage import UsageStore
 
 R = TypeVar("R")
 
@@ -81,6 +82,7 @@ class Storage(Protocol):
     prompt_flows: RecordStore[PromptFlow]
     workers: WorkerStore
     shared: SharedDocuments
+    usage: UsageStore
 
     def ping(self) -> None:
         """A round trip to the database; raises StorageUnavailable within 5 seconds when it cannot be reached."""

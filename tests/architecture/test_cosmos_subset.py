@@ -18,6 +18,7 @@ from engine.records.store import PromptStore, RecordStore, Storage, WorkerStore
 from engine.shared import SharedDocuments
 from engine.storage.mongo.connection import connect, is_cosmos
 from engine.storage.mongo.storage import MongoStorage
+from engine.usage import UsageStore
 from tests.support.backends import Servers
 from tests.support.factories import IDS
 from tests.support.storage_tour import public_methods, tour
@@ -26,8 +27,8 @@ COMMANDS = frozenset(
     {"find", "aggregate", "distinct", "insert", "update", "delete", "findAndModify", "createIndexes", "ping"}
     | {"isMaster", "ismaster", "getMore", "killCursors", "endSessions"}
 )
-STAGES = frozenset({"$match", "$group", "$limit"})
-EXPRESSIONS = frozenset({"$sum", "$cond", "$gt"})
+STAGES = frozenset({"$match", "$group", "$limit", "$unwind"})
+EXPRESSIONS = frozenset({"$sum", "$cond", "$gt", "$eq", "$dateToString"})
 QUERIES = frozenset({"$in", "$nin", "$ne", "$gt", "$gte", "$lt", "$lte", "$exists", "$all", "$or"})
 UPDATES = frozenset({"$set", "$unset", "$inc", "$push", "$addToSet", "$each", "$currentDate", "$setOnInsert"})
 INDEX_FIELDS = frozenset({"name", "key", "unique"})
@@ -86,6 +87,7 @@ def toured(storage_servers: Servers) -> list[dict[str, Any]]:
         assert called["prompts"] == public_methods(PromptStore)
         assert called["workers"] == public_methods(WorkerStore)
         assert called["shared"] == public_methods(SharedDocuments)
+        assert called["usage"] == public_methods(UsageStore)
     finally:
         storage.close()
         with MongoClient[dict[str, Any]](url) as client:

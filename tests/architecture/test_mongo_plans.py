@@ -12,6 +12,7 @@ from engine.records.store import PromptStore, RecordStore, WorkerStore
 from engine.shared import SharedDocuments
 from engine.storage.mongo.connection import connect
 from engine.storage.mongo.storage import MongoStorage
+from engine.usage import UsageStore
 from tests.support.backends import Servers
 from tests.support.factories import CLIENT, IDS, NOW, OTHER_CLIENT, make_jobs
 from tests.support.storage_tour import public_methods, tour
@@ -23,7 +24,7 @@ CONNECTION_FIELDS = frozenset(
 SCAN, SORT = "COLLSCAN", "SORT"
 
 JUSTIFIED = {
-    ("find", "counters", SCAN): "an admin's summary reads every bucket: one document per 4,000 jobs",
+    ("find", "counters", SCAN): "an admin's summary or usage reads every bucket: one document per 4,000 jobs",
     ("aggregate", "jobs", SCAN): "an admin counts or sums up jobs of one priority: the port says that is not flat",
     ("aggregate", "clients", SCAN): "counts all live records of a kind, of which there are few",
     ("aggregate", "models", SCAN): "counts all live records of a kind, of which there are few",
@@ -110,6 +111,7 @@ def test_every_query_goes_through_an_index(observed: tuple[MongoStorage, Command
     assert called["prompts"] == public_methods(PromptStore)
     assert called["workers"] == public_methods(WorkerStore)
     assert called["shared"] == public_methods(SharedDocuments)
+    assert called["usage"] == public_methods(UsageStore)
 
     found = unindexed(database, commands.seen)
 

@@ -16,6 +16,7 @@ from engine.jobs.states import JobState
 from engine.records.store import PromptStore, RecordStore, WorkerStore
 from engine.shared import SharedDocuments
 from engine.storage.sqlite import SqliteStorage, open_sqlite
+from engine.usage import UsageStore
 from tests.support.factories import CLIENT, MINUTE, NOW, OTHER_CLIENT, make_jobs, settlement
 from tests.support.faulty import Faulty, Plan
 from tests.support.storage_tour import public_methods, tour
@@ -193,6 +194,7 @@ def test_every_query_goes_through_an_index(plain: sqlite3.Connection, watched: t
     assert called["prompts"] == public_methods(PromptStore)
     assert called["workers"] == public_methods(WorkerStore)
     assert called["shared"] == public_methods(SharedDocuments)
+    assert called["usage"] == public_methods(UsageStore)
 
     found = unindexed(plain, watch.seen)
 

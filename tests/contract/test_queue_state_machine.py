@@ -7,8 +7,9 @@ counted once each; (4) no write with a stale token is accepted; (8) charged atte
 """
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
+from operator import add
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -30,12 +31,14 @@ from engine.jobs.queue import ClaimFilter, ClaimRequest, Hold, JobQuery, Page
 from engine.jobs.references import filter_texts
 from engine.jobs.states import Event, JobState
 from engine.records.store import Storage
+from engine.usage import UsageQuery
 from tests.support.factories import NOW, make_attempt, make_call, make_failure, make_jobs
-from tests.support.queue_model import QueueModel, by_key, summary_of
+from tests.support.queue_model import QueueModel, by_dimensions, by_key, summary_of, usage_of
 
 CLIENTS = ("client-a", "client-b")
 REFERENCES = (None, {"env": "prod"}, {"env": "prod", "n": 5}, {"env": "test"})
 SECOND = timedelta(seconds=1)
+EVER = UsageQuery(first=date.min, last=date.max)
 OUTCOMES = ("completed", "retried", "waited", "dead_lettered", "released")
 PRICES = (("USD", Decimal("0.000000000001")), ("EUR", Decimal("12.5")), (None, None))
 OUTSIDE_EVENTS = (
@@ -71,6 +74,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def __init__(self, storage: Storage) -> None:
         super().__init__()
+        self.storage = storage
         self.queue = storage.jobs
         self.model = QueueModel()
         self.now = NOW
@@ -88,6 +92,7 @@ class QueueMachine(RuleBasedStateMachine):
     @initialize()
     def start_empty(self) -> None:
         assert self.queue.count(JobQuery()) == 0
+        self.used_before = by_dimensions(self.storage.usage.rows(EVER))
 
     @rule(seconds=st.integers(0, 90))
     def time_passes(self, seconds: int) -> None:
@@ -228,6 +233,14 @@ class QueueMachine(RuleBasedStateMachine):
         matching = [job for job in jobs if job.client_id == CLIENTS[0] and job.operation == "a"]
         assert by_key(self.queue.summary(mine)) == summary_of(matching)
         assert self.queue.count(JobQuery()) + len(self.model.buried) == len(self.accepted)
+
+    @invariant()
+    def usage_agrees(self) -> None:
+        """Every call on a ledger is in the sums once, deleted jobs' too."""
+        expected = usage_of([*self.model.jobs.values(), *self.model.buried.values()])
+        for key, sums in self.used_before.items():
+            expected[key] = tuple(map(add, sums, expected[key])) if key in expected else sums
+        assert by_dimensions(self.storage.usage.rows(EVER)) == expected
 
     @invariant()
     def what_is_next_agrees(self) -> None:

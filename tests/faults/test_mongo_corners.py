@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from bson.int64 import Int64
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
@@ -18,6 +19,7 @@ from engine.storage.mongo.batches import Batches
 from engine.storage.mongo.documents import stored_job
 from engine.storage.mongo.faults import translated
 from engine.storage.mongo.marks import Marks
+from engine.usage import UsageQuery
 from tests.support.backends import own_mongod
 from tests.support.factories import CLIENT, MINUTE, NOW, make_attempt, make_call, make_job, make_jobs, settlement
 from tests.support.mongod import Mongod
@@ -154,6 +156,25 @@ def test_amounts_beyond_64_bits(storage: MongoStorage) -> None:
     assert (found.ledger[0].calls, found.totals.input_cost) == (calls, amount)
     [row] = storage.jobs.summary(JobQuery())
     assert (row.input_cost, row.output_cost) == (2 * amount, 2 * amount)
+    [used] = storage.usage.rows(UsageQuery(first=NOW.date(), last=NOW.date()))
+    assert (used.input_cost, used.output_cost) == (2 * amount, 2 * amount)
+
+
+def test_usage_survives_a_process_that_dies_between_its_writes(storage: MongoStorage, plain: Any) -> None:
+    """Its last settlement counts although it never took its mark away, and so does a ledger of an earlier version."""
+    query = UsageQuery(first=NOW.date(), last=NOW.date())
+    storage.jobs.insert(make_jobs(2))
+    first, second = claim(storage)
+    assert storage.usage.rows(query) == []
+    assert storage.jobs.settle([settlement(first, Completed(result={}))], NOW) == [True]
+    [bucket] = plain.counters.find()
+    assert bucket["writers"]
+    other = MongoStorage(storage._client, storage._database.name, cosmos=False)
+    assert [row.calls for row in other.usage.rows(query)] == [1]
+    assert storage.jobs.settle([settlement(second, Completed(result={}))], NOW) == [True]
+    whole = {"ledger.$[].calls.$[].inputCost": Int64(10**15), "ledger.$[].calls.$[].outputCost": None}
+    plain.jobs.update_many({}, {"$set": whole, "$unset": {"ledger.$[].calls.$[].inputCostHigh": ""}})
+    assert [(row.calls, row.input_cost) for row in other.usage.rows(query)] == [(2, 2000)]
 
 
 def test_ids_that_nothing_has(storage: MongoStorage) -> None:

@@ -1,6 +1,7 @@
 """Files that are not what the service needs: said by name at the start, and never taken for an empty database."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -12,9 +13,12 @@ import pytest
 
 from demo.service import ROOT
 from engine.errors import StorageCorrupt, StorageError, StorageUnavailable
+from engine.jobs.changes import deleted
+from engine.jobs.job import totals_of
 from engine.jobs.queue import JobQuery, Page
 from engine.storage.sqlite import SqliteStorage, open_sqlite
-from tests.support.factories import make_jobs
+from engine.usage import UsageQuery
+from tests.support.factories import NOW, make_attempt, make_call, make_jobs
 from tests.support.sqlite_file import said_by
 
 
@@ -104,6 +108,25 @@ def test_a_file_of_a_newer_metasync(file: Path, storage: SqliteStorage) -> None:
     with pytest.raises(StorageError, match="newer Metasync") as refusal:
         open_sqlite(file)
     assert not isinstance(refusal.value, (StorageUnavailable, StorageCorrupt))
+
+
+def test_a_file_of_before_the_sums_of_calls(file: Path) -> None:
+    """A file made by an earlier version gets the sums of all calls on its jobs' ledgers, deleted jobs' too."""
+    storage = open_sqlite(file)
+    calls = (make_call(), make_call(model="other"))
+    jobs = make_jobs(3, totals=totals_of(calls), ledger=(make_attempt(1, calls=calls),))
+    storage.jobs.insert([*jobs, *make_jobs(2)])
+    storage.jobs.compare_and_set([deleted(jobs[0], NOW, by="admin")], NOW)
+    query = UsageQuery(first=NOW.date(), last=NOW.date())
+    expected = storage.usage.rows(query)
+    storage.close()
+    plain = sqlite3.connect(file)
+    plain.executescript("DROP TABLE usage; PRAGMA user_version = 2")
+    plain.close()
+    storage = open_sqlite(file)
+    assert storage.usage.rows(query) == expected
+    assert [row.calls for row in expected] == [3, 3]
+    storage.close()
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from engine.jobs.changes import after_event, after_settlement, with_attempt
-from engine.jobs.job import ZERO, Attempt, Job, Lease
+from engine.jobs.job import ZERO, Attempt, Call, Job, Lease
 from engine.jobs.matching import mismatches
 from engine.jobs.outcome import Settlement
 from engine.jobs.queue import ClaimFilter, ClaimRequest, Hold, SummaryRow
 from engine.jobs.states import Event, JobState
 from engine.storage.codec import Line, line_of
+from engine.usage import UsageRow
 
 
 @dataclass
@@ -84,6 +85,38 @@ class QueueModel:
         times = [job.due_at for job in self.jobs.values() if self.lines[job.id] is Line.LATER]
         times += [job.lease.expires_at for job in self.jobs.values() if job.lease is not None]
         return min((time for time in times if time is not None), default=None)
+
+
+UsageSums = dict[tuple[object, ...], tuple[object, ...]]
+
+
+def usage_of(jobs: Iterable[Job]) -> UsageSums:
+    """What all calls on these jobs' ledgers add up to, by day, client, model, operation and currency."""
+    calls: dict[tuple[object, ...], list[Call]] = {}
+    for job in jobs:
+        for call in (call for entry in job.ledger for call in entry.calls):
+            key = (call.started_at.date(), job.client_id, call.model, job.operation, call.currency)
+            calls.setdefault(key, []).append(call)
+    return {key: _usage(group) for key, group in calls.items()}
+
+
+_SUMMED = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "input_cost", "output_cost")
+
+
+def by_dimensions(rows: Iterable[UsageRow]) -> UsageSums:
+    """Rows in the form of `usage_of`."""
+    return {
+        (row.day, row.client_id, row.model, row.operation, row.currency): tuple(
+            getattr(row, name) for name in ("calls", "errors", "unknown", *_SUMMED)
+        )
+        for row in rows
+    }
+
+
+def _usage(calls: list[Call]) -> tuple[object, ...]:
+    outcomes = [call.outcome for call in calls]
+    sums = (sum((getattr(call, name) or 0 for call in calls), ZERO) for name in _SUMMED)
+    return (len(calls), outcomes.count("error"), outcomes.count("unknown"), *sums)
 
 
 SummaryKey = tuple[JobState, frozenset[str]]

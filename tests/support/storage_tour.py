@@ -15,6 +15,7 @@ from engine.jobs.outcome import Completed, DeadLettered, Expired, Outcome, Relea
 from engine.jobs.queue import ClaimFilter, ClaimRequest, Hold, IdempotencyRecord, JobQuery, Page
 from engine.jobs.states import JobState
 from engine.records.store import Storage, Where
+from engine.usage import UsageQuery
 from tests.support.factories import (
     CLIENT,
     MINUTE,
@@ -75,9 +76,9 @@ def public_methods(protocol: type) -> set[str]:
 
 
 def tour(storage: Storage) -> dict[str, set[str]]:
-    """The methods called, by protocol: jobs, records, prompts, workers, shared, storage."""
+    """The methods called, by protocol: jobs, records, prompts, workers, shared, usage, storage."""
     called: dict[str, set[str]] = {
-        name: set() for name in ("jobs", "records", "prompts", "workers", "shared", "storage")
+        name: set() for name in ("jobs", "records", "prompts", "workers", "shared", "usage", "storage")
     }
     _jobs(Recorder(storage.jobs, called["jobs"]))
     for store, records in (
@@ -91,6 +92,7 @@ def tour(storage: Storage) -> dict[str, set[str]]:
     _prompts(Recorder(storage.prompts, called["prompts"]))
     _workers(Recorder(storage.workers, called["workers"]))
     _shared(Recorder(storage.shared, called["shared"]))
+    _usage(Recorder(storage.usage, called["usage"]))
     whole = Recorder(storage, called["storage"])
     whole.ping()
     whole.server_time()
@@ -215,6 +217,11 @@ def _shared(documents: Any) -> None:
         documents.change("key", lambda _, value=number: ({"value": value}, None), NOW)
     documents.get_many(["key", "other"])
     documents.forget_idle(LATER)
+
+
+def _usage(usage: Any) -> None:
+    for client_id in (None, CLIENT):
+        usage.rows(UsageQuery(first=NOW.date(), last=LATER.date(), client_id=client_id))
 
 
 def _workers(store: Any) -> None:

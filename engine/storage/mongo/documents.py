@@ -26,7 +26,6 @@ from engine.storage.mongo.connection import Document
 
 SPLIT = 10**9
 """A split amount is high * SPLIT + low. Sums of both stay exact even in a double, to a million jobs of 10,000 each."""
-_LARGEST = 2**63 - 1
 _MONEY = ("inputCost", "outputCost")
 _OPTIONAL = ("id", "references", "wakeAt")
 
@@ -71,16 +70,25 @@ def read_job(document: Document) -> Job:
     totals = document.get("totals")
     if isinstance(totals, dict):
         document["totals"] = _joined(totals)
+    for attempt in document.get("ledger", ()):
+        _join_calls(attempt)
     return job_from_document(document)
 
 
+def _join_calls(attempt: Document) -> None:
+    for call in attempt["calls"]:
+        for name in _MONEY:
+            if f"{name}High" in call:
+                call[name] = joined(call[f"{name}High"], call[name])
+
+
 def stored_attempt(attempt: Attempt) -> Document:
-    """Amounts beyond 64 bits are kept as text; the codec reads both."""
+    """Amounts of SPLIT and more are split; smaller ones are their own lower half."""
     document = attempt_to_document(attempt)
     for call in document["calls"]:
         for name in _MONEY:
-            if call[name] is not None and call[name] > _LARGEST:
-                call[name] = str(call[name])
+            if call[name] is not None and call[name] >= SPLIT:
+                call[f"{name}High"], call[name] = divmod(call[name], SPLIT)
     return document
 
 

@@ -23,9 +23,13 @@ from engine.storage.mongo.places import Places
 from engine.storage.mongo.predicates import Sort, is_narrow, listed, matching, ready
 from engine.storage.mongo.settlements import Settlements
 from engine.storage.mongo.tallies import Tallies
+from engine.storage.mongo.usage import MongoUsage
+from engine.usage import UsageStore
 
 
 class MongoJobQueue:
+    """`usage` are the sums over the jobs' calls, which share the queue's marks."""
+
     def __init__(self, database: Database[Document]) -> None:
         self._jobs = database[JOBS]
         self._marks = Marks(database[COUNTERS])
@@ -33,6 +37,7 @@ class MongoJobQueue:
         self._batches = Batches(self._jobs, self._marks)
         self._edits = Edits(self._jobs)
         self._tallies = Tallies(self._jobs, database[COUNTERS], self._marks)
+        self.usage: UsageStore = MongoUsage(self._jobs, database[COUNTERS], self._marks)
         self._claims = Claims(self._jobs, self._batches, self._marks, self._places)
         self._settlements = Settlements(self._jobs, self._edits, self._marks, self._places)
         self._idempotency = Idempotency(database[IDEMPOTENCY])

@@ -5,7 +5,7 @@ Every job is counted in one bucket of its client, for good. A bucket's document 
     clientId, size    how many places for jobs were given away, in steps
     version           rises whenever a process begins or ends to write to the bucket's jobs
     writers           which processes may be writing, each since when by the server's clock
-    counted           {version, at, rows}: what a recount found (see tallies.py)
+    counted, used     {version, at, rows}: what a recount of jobs and of calls found (see buckets.py)
 
 A process marks a bucket before its first write to a job in it, and takes the mark away when it has been idle; in
 between, writes cost nothing extra. A count made while nobody had marked the bucket holds as long as the version stays

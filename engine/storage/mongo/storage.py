@@ -17,6 +17,7 @@ from engine.storage.mongo.jobs import MongoJobQueue
 from engine.storage.mongo.records import MongoPrompts, MongoRecords, MongoWorkers
 from engine.storage.mongo.shared import MongoSharedDocuments
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS
+from engine.usage import UsageStore
 from utilities.ids import ObjectIds
 
 
@@ -30,6 +31,7 @@ class MongoStorage:
     prompt_flows: RecordStore[PromptFlow]
     workers: WorkerStore
     shared: SharedDocuments
+    usage: UsageStore
 
     def __init__(self, client: MongoClient[Document], database: str, *, cosmos: bool) -> None:
         """Makes the indexes that are missing."""
@@ -40,6 +42,7 @@ class MongoStorage:
         ids = ObjectIds()
         self._queue = MongoJobQueue(self._database)
         self.jobs = self._queue
+        self.usage = self._queue.usage
         self.clients = MongoRecords(self._database, CLIENTS, ids)
         self.models = MongoRecords(self._database, MODELS, ids)
         self.prompts = MongoPrompts(self._database, ids)

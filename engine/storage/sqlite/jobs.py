@@ -15,6 +15,7 @@ from engine.storage.sqlite import claims, counters, listing, reservations, settl
 from engine.storage.sqlite.bulk import BulkInsert
 from engine.storage.sqlite.connection import Readers
 from engine.storage.sqlite.rows import COLUMNS, FRESH, Row, instant_of, job_of, json_of, reference_rows, row_of, to_ms
+from engine.storage.sqlite.usage import calls_of
 from engine.storage.sqlite.writer import Transaction, Writer
 from utilities.ids import is_object_id
 
@@ -168,6 +169,8 @@ def _insert(transaction: Transaction, rows: Sequence[Row], references: dict[str,
     inserted = _inserted(transaction.connection, rows)
     for row in inserted:
         transaction.counters.enter(row.place, row.totals)
+        if row.totals is not None:
+            transaction.usage.add(row.client_id, row.operation, calls_of(row.progress))
     texts = [each for row in inserted if row.texts for each in reference_rows(row, references[row.id])]
     _ADD_REFERENCES.run(transaction.connection, texts)
 
@@ -215,6 +218,8 @@ def _settle(transaction: Transaction, settlement: Settlement, now: datetime) -> 
     transaction.connection.execute(settling.WRITE_SETTLED, (*after, settlement.job_id))
     transaction.counters.leave(held.place, held.totals)
     transaction.counters.enter(held.place._replace(status=after.status, line=after.line), after.totals)
+    if settlement.attempt is not None and after.totals != held.totals:
+        transaction.usage.add(held.client_id, held.operation, settlement.attempt.calls)
     if held.texts and after.line == Line.READY:
         _mark(transaction, [settlement.job_id], ready=True)
     return True
@@ -229,6 +234,7 @@ def _book(transaction: Transaction, job_id: str, attempt: Attempt) -> bool:
     if not settling.books(progress, attempt):
         return False
     totals = settling.book_attempt(progress, row.totals, attempt)
+    transaction.usage.add(row.client_id, row.operation, attempt.calls)
     transaction.connection.execute(_BOOK_WRITE, (totals, json_of(progress), job_id))
     if not row.deleted:
         transaction.counters.leave(row.place, row.totals)
@@ -255,6 +261,9 @@ def _replace(transaction: Transaction, row: Row, texts: Sequence[str]) -> bool:
     transaction.counters.leave(old.place, old.totals)
     if not row.deleted:
         transaction.counters.enter(row.place, row.totals)
+    if (old.totals, old.operation) != (row.totals, row.operation):
+        transaction.usage.add(old.client_id, old.operation, calls_of(old.progress), sign=-1)
+        transaction.usage.add(row.client_id, row.operation, calls_of(row.progress))
     if old.texts or row.texts:
         transaction.connection.execute(_DROP_REFERENCES, (row.id,))
         _ADD_REFERENCES.run(transaction.connection, reference_rows(row, texts[: row.texts]))

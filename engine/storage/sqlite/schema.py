@@ -12,6 +12,7 @@ from typing import Any
 from engine.errors import StorageError
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS, PROMPTS, WORKERS, Kind
 from engine.storage.sqlite.faults import translated
+from engine.storage.sqlite.usage import UsageDeltas, calls_of
 
 _JOBS = (
     """CREATE TABLE jobs (
@@ -123,7 +124,43 @@ def _second_version(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX shared_by_age ON shared (written_at)")
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_version, _second_version)
+_USAGE = (
+    # sums over the calls on all ledgers, deleted jobs' too, that share the key
+    """CREATE TABLE usage (
+        client_id TEXT NOT NULL,
+        day TEXT NOT NULL,
+        model TEXT NOT NULL,
+        operation TEXT NOT NULL,
+        currency TEXT NOT NULL,
+        calls INTEGER NOT NULL,
+        errors INTEGER NOT NULL,
+        unknown INTEGER NOT NULL,
+        input_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        cached_input_tokens INTEGER NOT NULL,
+        reasoning_tokens INTEGER NOT NULL,
+        input_units TEXT NOT NULL,
+        output_units TEXT NOT NULL,
+        PRIMARY KEY (client_id, day, model, operation, currency)
+    ) WITHOUT ROWID""",
+    # rows of all clients
+    "CREATE INDEX usage_by_day ON usage (day)",
+)
+
+
+def _third_version(connection: sqlite3.Connection) -> None:
+    """The sums, with what the jobs of an earlier version have called."""
+    for statement in _USAGE:
+        connection.execute(statement)
+    deltas = UsageDeltas()
+    for client_id, operation, progress in connection.execute(
+        "SELECT client_id, operation, progress FROM jobs WHERE totals IS NOT NULL"
+    ):
+        deltas.add(client_id, operation, calls_of(progress))
+    deltas.write(connection)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_version, _second_version, _third_version)
 """Step n brings a file of `user_version` n to n + 1. A step that has been released never changes."""
 
 

@@ -15,7 +15,9 @@ from engine.storage.sqlite.jobs import SqliteJobQueue
 from engine.storage.sqlite.records import SqlitePromptStore, SqliteRecordStore, SqliteWorkerStore
 from engine.storage.sqlite.schema import migrate
 from engine.storage.sqlite.shared import SqliteSharedDocuments
+from engine.storage.sqlite.usage import SqliteUsage
 from engine.storage.sqlite.writer import Writer
+from engine.usage import UsageStore
 
 
 class SqliteStorage:
@@ -39,6 +41,7 @@ class SqliteStorage:
         self.prompt_flows: RecordStore[PromptFlow] = SqliteRecordStore(PROMPT_FLOWS, self._writer, self._readers)
         self.workers: WorkerStore = SqliteWorkerStore(self._writer, self._readers)
         self.shared: SharedDocuments = SqliteSharedDocuments(self._writer, self._readers)
+        self.usage: UsageStore = SqliteUsage(self._readers)
 
     def ping(self) -> None:
         self._check_file()

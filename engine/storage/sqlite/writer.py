@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from engine.errors import StorageUnavailable
 from engine.storage.sqlite.counters import Deltas
 from engine.storage.sqlite.faults import is_locked, translate
+from engine.storage.sqlite.usage import UsageDeltas
 
 _MOST_AT_ONCE = 256
 _ANSWER_SECONDS = 30.0
@@ -28,10 +29,19 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Transaction:
-    """What an operation works on. `counters` gathers what it changes there; that is written before the commit."""
+    """What an operation works on. `counters` and `usage` gather what it changes there; written before the commit."""
 
     connection: sqlite3.Connection
     counters: Deltas = field(default_factory=Deltas)
+    usage: UsageDeltas = field(default_factory=UsageDeltas)
+
+    def merge(self, other: "Transaction") -> None:
+        self.counters.merge(other.counters)
+        self.usage.merge(other.usage)
+
+    def write(self) -> None:
+        self.counters.write(self.connection)
+        self.usage.write(self.connection)
 
 
 @dataclass(slots=True)
@@ -124,13 +134,13 @@ class Writer:
     def _transact(self, group: Sequence[_Operation]) -> None:
         self._check()
         self._connection.execute("BEGIN IMMEDIATE")
-        counters = Deltas()
+        whole = Transaction(self._connection)
         for operation in group:
-            self._attempt(operation, counters)
-        counters.write(self._connection)
+            self._attempt(operation, whole)
+        whole.write()
         self._connection.execute("COMMIT")
 
-    def _attempt(self, operation: _Operation, counters: Deltas) -> None:
+    def _attempt(self, operation: _Operation, whole: Transaction) -> None:
         """Run one operation; its own errors undo it alone, the database's pass on to undo the group."""
         transaction = Transaction(self._connection)
         operation.error = None
@@ -143,7 +153,7 @@ class Writer:
             operation.error = translate(error)
             self._connection.execute("ROLLBACK TO operation")
         else:
-            counters.merge(transaction.counters)
+            whole.merge(transaction)
         self._connection.execute("RELEASE operation")
 
     def _roll_back(self) -> None:
