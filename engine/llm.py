@@ -4,6 +4,7 @@ ProviderError
 ├── TransientProviderError    the same call may well succeed later: retried with backoff, charged to the retry budget
 │   └── ProviderTimeout       nothing came within the time allowed
 ├── RateLimited               too many requests or tokens: waits `retry_after`, charges nothing
+│   └── ModelPaused           no call was made: a limit of ours, or a pause that the vendor asked for
 ├── QuotaExhausted            money or quota is used up: waits long, charges nothing
 └── PermanentProviderError    the same call will fail again: not retried
     ├── ProviderRefusedKey    the key is missing, wrong or not allowed
@@ -90,13 +91,27 @@ def cost_of_usage(usage: Usage, prices: Prices) -> Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """What a vendor says of one of its limits: `kind` is requests or tokens, `resets_in` seconds until it is whole."""
+
+    kind: str
+    limit: int
+    remaining: int
+    resets_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """`finish_reason` is the vendor's word; `request_id` is what the vendor's support asks for."""
+    """`finish_reason` is the vendor's word; `request_id` is what the vendor's support asks for.
+
+    `levels` is what the answer's headers said of the vendor's limits.
+    """
 
     text: str
     usage: Usage
     finish_reason: str | None = None
     request_id: str | None = None
+    levels: tuple[Level, ...] = ()
 
 
 class Provider(Protocol):
@@ -142,8 +157,10 @@ class ProviderError(MetasyncError):
         usage: Usage | None = None,
         request_id: str | None = None,
         sent: bool = True,
+        levels: tuple[Level, ...] = (),
     ) -> None:
         super().__init__(message)
+        self.levels = levels
         self.status = status
         self.retry_after = retry_after
         self.raw = raw
@@ -162,6 +179,16 @@ class ProviderTimeout(TransientProviderError):
 
 class RateLimited(ProviderError):
     code = "rate_limited"
+
+
+class ModelPaused(RateLimited):
+    """Not now: `reason` is a stable word (requests, tokens, concurrency, rate_limit, quota, breaker)."""
+
+    code = "model_paused"
+
+    def __init__(self, message: str, *, reason: str, retry_after: timedelta) -> None:
+        super().__init__(message, retry_after=retry_after, sent=False)
+        self.reason = reason
 
 
 class QuotaExhausted(ProviderError):

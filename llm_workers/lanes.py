@@ -1,0 +1,322 @@
+"""The way to the models: every call takes its place in its model's lane first. One for all event loops of a process."""
+
+import asyncio
+import math
+import random
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import structlog
+
+from engine.jobs.job import Job
+from engine.llm import Completion, CompletionRequest, ProviderError
+from engine.records.values import Model
+from engine.shared import SharedDocuments
+from llm_workers.common_capacity import CommonCapacity
+from llm_workers.lane import Denied, Lane, LaneTerms, Reason, Shut
+from utilities.clock import Clock
+from utilities.hop import Hop
+
+_MOST_ASKED = 500
+_SHORTEST_WAIT = 0.02
+_STOPPED = Denied(0.0, Reason.CONCURRENCY, "the loop that asked for it is closing")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A call that waits on its own loop: for a place to become free, or for the instant at which it may start."""
+
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[Any]"
+    estimate: int = 0
+
+    def tell(self, value: Any) -> None:
+        """From any thread; harmless where nobody waits any more."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(_settle, self.future, value)
+
+
+def _settle(future: "asyncio.Future[Any]", value: Any) -> None:
+    if future.done():
+        return
+    if isinstance(value, BaseException):
+        future.set_exception(value)
+    else:
+        future.set_result(value)
+
+
+@dataclass(slots=True)
+class _Queues:
+    """Who waits at one lane. `busy`: a loop is asking for instants for all who wait for one."""
+
+    for_places: deque[_Waiting] = field(default_factory=deque)
+    for_starts: deque[_Waiting] = field(default_factory=deque)
+    busy: bool = False
+    asked_at: float = -math.inf
+
+
+class Lanes:
+    """Implements the models' side of engine.jobs.rooms.Rooms. `replica` names this process and no other.
+
+    `on_room` is called, from any thread, when jobs may be claimed that `caps` had left out.
+    """
+
+    def __init__(
+        self,
+        shared: SharedDocuments,
+        *,
+        clock: Clock,
+        hop: Hop,
+        replica: str,
+        rng: random.Random | None = None,
+        terms: LaneTerms | None = None,
+    ) -> None:
+        self.on_room: Callable[[], None] = _nothing
+        self._clock = clock
+        self._hop = hop
+        self._rng = rng or random.Random()
+        self._terms = terms or LaneTerms()
+        self._common = CommonCapacity(shared, clock, replica, self._terms)
+        self._lock = threading.Lock()
+        self._lanes: dict[str, Lane] = {}
+        self._queues: dict[str, _Queues] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def lane(self, model: Model) -> Lane:
+        """The model's lane, made where this is the first time that anyone asks."""
+        lane = self._lanes.get(model.id)
+        if lane is None:
+            with self._lock:
+                self._queues.setdefault(model.id, _Queues())
+                lane = self._lanes.setdefault(model.id, Lane(model, self._terms, self._rng))
+        lane.adopt(model)
+        return lane
+
+    def known(self) -> Sequence[Lane]:
+        """Lanes of models that were asked in this process."""
+        return list(self._lanes.values())
+
+    def call(self, model: Model, request: CompletionRequest) -> "LaneCall":
+        """The context in which one call is made. Entering it raises ModelPaused where the wait would be long."""
+        return LaneCall(self, self.lane(model), request)
+
+    def now(self) -> float:
+        """The steady clock's."""
+        return self._clock.monotonic()
+
+    async def enter(self, lane: Lane, estimate: int) -> None:
+        """Has a place and may start now. Raises ModelPaused, and StorageUnavailable where limits are shared."""
+        while True:
+            await self._placed(lane, estimate)
+            if await self._started(lane, estimate):
+                return
+
+    async def left(self, lane: Lane, shut: Shut | None) -> None:
+        """A call has ended: its place is free, or its lane shut."""
+        now = self.now()
+        queue = self._queues[lane.model.id].for_places
+        for _ in range(min(len(queue), int(min(max(lane.free_places(now), 0), _MOST_ASKED)))):
+            queue.popleft().tell(None)
+        if lane.capped and lane.look_again(now) <= 0:
+            lane.capped = False
+            self.on_room()
+        if shut is not None:
+            await self._announced(lane, shut)
+
+    def tick(self) -> float:
+        """What time does to lanes; reaches the storage where one was lately used. Seconds until the next is due."""
+        active = [lane for lane in self.known() if lane.is_active(self.now())]
+        if not active:
+            return math.inf
+        for lane in active:
+            lane.cool()
+        self._common.heed_all(active)
+        return self._terms.lookahead / 2
+
+    def caps(self) -> Mapping[str, int]:
+        now = self.now()
+        caps: dict[str, int] = {}
+        for lane in self.known():
+            room = lane.room(now)
+            if room < math.inf:
+                caps[lane.model.name] = int(room)
+                lane.capped = lane.capped and room < 1
+        return caps
+
+    def claimed(self, jobs: Sequence[Job], caps: Mapping[str, int]) -> None:
+        if not caps:
+            return
+        now, counts = self.now(), Counter(job.model for job in jobs)
+        for lane in self.known():
+            name = lane.model.name
+            if name in caps and counts[name] >= caps[name]:
+                lane.capped = True
+            if counts[name]:
+                lane.promise(counts[name], now)
+
+    def look_again(self) -> float:
+        now = self.now()
+        waits = (lane.look_again(now) for lane in self.known() if lane.capped)
+        return max(min(waits, default=math.inf), _SHORTEST_WAIT)
+
+    async def _placed(self, lane: Lane, estimate: int) -> None:
+        """Has a place, or raises ModelPaused: at the latest when it has waited for as long as a job is held."""
+        give_up = self.now() + self._terms.hold
+        lane.arrive()
+        try:
+            while True:
+                now = self.now()
+                denied = lane.place(estimate, now)
+                if denied is None:
+                    return
+                if now >= give_up or now + denied.seconds > give_up:
+                    raise self._common.paused(lane, denied)  # noqa: TRY301 - undone with every other way out
+                await self._ask_for_share(lane, now)
+                await self._freed(lane, min(denied.seconds or give_up - now, give_up - now))
+        except BaseException:
+            lane.turn_away()
+            raise
+
+    async def _started(self, lane: Lane, estimate: int) -> bool:
+        """Waits for the instant at which the call may start; False where it was missed, and the place given back."""
+        limits = lane.model.limits
+        if limits.requests_per_minute is None and limits.tokens_per_minute is None:
+            return True
+        in_time = False
+        try:
+            start = await self._instant(lane, estimate)
+            await asyncio.sleep(max(0.0, start - self.now()))
+            self._demand_open(lane)
+            in_time = self.now() <= start + self._terms.window.slack * 2 / 3
+        finally:
+            if not in_time:
+                lane.dropped()
+        return in_time
+
+    def _demand_open(self, lane: Lane) -> None:
+        now = self.now()
+        shut = lane.shut_now(now)
+        if shut is not None:
+            raise self._common.paused(lane, Denied(shut.until - now, shut.reason, shut.text))
+
+    async def _freed(self, lane: Lane, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(loop, loop.create_future())
+        queue = self._queues[lane.model.id].for_places
+        queue.append(waiting)
+        try:
+            async with asyncio.timeout(max(seconds, 0.001)):
+                await waiting.future
+        except TimeoutError:
+            return
+        finally:
+            if waiting in queue:
+                queue.remove(waiting)
+
+    async def _ask_for_share(self, lane: Lane, now: float) -> None:
+        """More of a concurrency that replicas share, where this one has all of its part running."""
+        queues = self._queues[lane.model.id]
+        if lane.model.limits.concurrency is None or now - queues.asked_at < self._terms.lookahead / 4:
+            return
+        queues.asked_at = now
+        await self._hop(self._common.ask, lane, ())
+
+    async def _instant(self, lane: Lane, estimate: int) -> float:
+        """When a call may start. All that ask at the same time share one change of the document."""
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(loop, loop.create_future(), estimate)
+        queues = self._queues[lane.model.id]
+        with lane.lock:
+            queues.for_starts.append(waiting)
+            first, queues.busy = not queues.busy, True
+        if first:
+            task = loop.create_task(self._ask(lane, queues))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        start: float = await waiting.future
+        return start
+
+    async def _ask(self, lane: Lane, queues: _Queues) -> None:
+        """Asks until nobody waits for an instant."""
+        batch: list[_Waiting] = []
+        try:
+            while True:
+                await asyncio.sleep(0)
+                with lane.lock:
+                    batch = [queues.for_starts.popleft() for _ in range(min(len(queues.for_starts), _MOST_ASKED))]
+                    queues.busy = bool(batch)
+                if not batch:
+                    return
+                await self._ask_for(lane, batch)
+        finally:
+            with lane.lock:
+                left = [*batch, *queues.for_starts]
+                queues.for_starts.clear()
+                queues.busy = False
+            for waiting in left:  # none, unless this loop is closed over it
+                waiting.tell(self._common.paused(lane, _STOPPED))
+
+    async def _ask_for(self, lane: Lane, batch: Sequence[_Waiting]) -> None:
+        try:
+            grant = await self._hop(self._common.ask, lane, [waiting.estimate for waiting in batch])
+        except Exception as error:  # noqa: BLE001 - each of those who wait raises it
+            for waiting in batch:
+                waiting.tell(error)
+            return
+        for waiting, start in zip(batch, grant.starts, strict=False):
+            waiting.tell(start)
+        for waiting in batch[len(grant.starts) :]:
+            waiting.tell(self._common.used_up(lane, grant))
+
+    async def _announced(self, lane: Lane, shut: Shut) -> None:
+        """One that cannot be told to the others is found out by them."""
+        seconds = round(shut.until - self.now(), 1)
+        log.warning("model_shut", model=lane.model.name, reason=str(shut.reason), seconds=seconds)
+        try:
+            await self._hop(self._common.announce, lane, shut)
+        except Exception as error:  # noqa: BLE001 - must not take the place of the error that it is about
+            log.warning("pause_not_shared", model=lane.model.name, error_type=type(error).__name__)
+
+
+class LaneCall:
+    """One call in a lane, as an async context. Set `completion` in it; a ProviderError that leaves it is the answer."""
+
+    def __init__(self, lanes: Lanes, lane: Lane, request: CompletionRequest) -> None:
+        self.completion: Completion | None = None
+        self._lanes = lanes
+        self._lane = lane
+        self._request = request
+        self._estimate = lane.estimator.estimate(request)
+        self._started_at = 0.0
+
+    async def __aenter__(self) -> "LaneCall":
+        await self._lanes.enter(self._lane, self._estimate)
+        self._started_at = self._lanes.now()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._lanes.left(self._lane, self._ended(error))
+
+    def _ended(self, error: BaseException | None) -> Shut | None:
+        lane, now = self._lane, self._lanes.now()
+        if isinstance(error, ProviderError):
+            lane.heard(error.levels, now)
+            return lane.failed(error, estimate=self._estimate, started_at=self._started_at, now=now)
+        if error is None and self.completion is not None:
+            lane.heard(self.completion.levels, now)
+            lane.answered(self._request, self.completion, estimate=self._estimate, started_at=self._started_at, now=now)
+        else:
+            lane.dropped()
+        return None
+
+
+def _nothing() -> None:
+    """Nobody listens."""
