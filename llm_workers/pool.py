@@ -265,6 +265,7 @@ class WorkerPool:
         config, terms = worker.config, self._terms
         return Consumer(
             ConsumerTerms(
+                worker=worker.id,
                 owner=f"{worker.id}@{terms.incarnation}",
                 wanted=claim_filter(worker),
                 capacity=config.max_items_per_batch,

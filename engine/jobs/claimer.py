@@ -1,7 +1,7 @@
 """Which jobs a consumer claims next: for one client, or for all of them in turn."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from engine.errors import StorageError
@@ -10,6 +10,19 @@ from engine.jobs.queue import ClaimFilter, ClaimRequest, JobQueue
 from engine.jobs.sharing import fair_shares
 
 _CLIENTS_A_ROUND = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """At most `limit` jobs. `in_flight` counts what each client has running here; `caps` are a claim's.
+
+    Nothing is claimed for `shut_clients`.
+    """
+
+    limit: int
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    caps: Mapping[str, int] = field(default_factory=dict)
+    shut_clients: frozenset[str] = frozenset()
 
 
 class Claimer:
@@ -21,34 +34,30 @@ class Claimer:
         self._owner = owner
         self._last_client: str | None = None
 
-    def claim(self, limit: int, in_flight: Mapping[str, int], expires_at: datetime, now: datetime) -> list[Job]:
-        """Up to `limit` jobs, leased until `expires_at`. `in_flight` counts what each client has running here.
+    def claim(self, wish: Wish, expires_at: datetime, now: datetime) -> list[Job]:
+        """What `wish` allows, leased until `expires_at`.
 
         On an outage halfway through the clients, what was claimed so far is answered rather than lost.
         """
-        if self._wanted.client_id is not None:
-            return self._claim(self._wanted, limit, expires_at, now)
-        claimed: list[Job] = []
-        held = dict(in_flight)
+        round_ = _Round(wish, expires_at, now)
+        only = self._wanted.client_id
+        if only is not None:
+            return [] if only in wish.shut_clients else self._claim(self._wanted, wish.limit, round_)
         try:
-            waiting = self._waiting()
-            while waiting and len(claimed) < limit:
-                shares = fair_shares(waiting, held, limit - len(claimed))
-                waiting = self._claim_shares(shares, held, claimed, expires_at, now)
+            waiting = [client for client in self._waiting() if client not in wish.shut_clients]
+            while waiting and len(round_.claimed) < wish.limit:
+                shares = fair_shares(waiting, round_.held, wish.limit - len(round_.claimed))
+                waiting = self._claim_shares(shares, round_)
         except StorageError:
-            if not claimed:
+            if not round_.claimed:
                 raise
-        return claimed
+        return round_.claimed
 
-    def _claim_shares(
-        self, shares: Mapping[str, int], held: dict[str, int], claimed: list[Job], expires_at: datetime, now: datetime
-    ) -> list[str]:
+    def _claim_shares(self, shares: Mapping[str, int], round_: "_Round") -> list[str]:
         """Claims each client's share; answers the clients that may have more."""
         rich = []
         for client, share in shares.items():
-            jobs = self._claim(replace(self._wanted, client_id=client), share, expires_at, now)
-            claimed.extend(jobs)
-            held[client] = held.get(client, 0) + len(jobs)
+            jobs = self._claim(replace(self._wanted, client_id=client), share, round_)
             self._last_client = client
             if len(jobs) == share:
                 rich.append(client)
@@ -69,6 +78,28 @@ class Claimer:
         known = set(after)
         return (after + [client for client in first if client not in known])[:_CLIENTS_A_ROUND]
 
-    def _claim(self, wanted: ClaimFilter, limit: int, expires_at: datetime, now: datetime) -> list[Job]:
-        request = ClaimRequest(filter=wanted, owner=self._owner, expires_at=expires_at, limit=limit)
-        return self._queue.claim(request, now)
+    def _claim(self, wanted: ClaimFilter, limit: int, round_: "_Round") -> list[Job]:
+        request = ClaimRequest(
+            filter=wanted, owner=self._owner, expires_at=round_.expires_at, limit=limit, caps=round_.caps
+        )
+        jobs = self._queue.claim(request, round_.now)
+        round_.add(jobs)
+        return jobs
+
+
+class _Round:
+    """One claim over all clients: what it has so far, and what that leaves."""
+
+    def __init__(self, wish: Wish, expires_at: datetime, now: datetime) -> None:
+        self.expires_at = expires_at
+        self.now = now
+        self.claimed: list[Job] = []
+        self.held = dict(wish.in_flight)
+        self.caps = dict(wish.caps)
+
+    def add(self, jobs: list[Job]) -> None:
+        self.claimed.extend(jobs)
+        for job in jobs:
+            self.held[job.client_id] = self.held.get(job.client_id, 0) + 1
+            if job.model in self.caps:
+                self.caps[job.model] = max(0, self.caps[job.model] - 1)

@@ -3,15 +3,15 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
 
 import structlog
 
 from engine.errors import LeaseLost, MetasyncError, StorageError
-from engine.jobs.claimer import Claimer
+from engine.jobs.claimer import Claimer, Wish
 from engine.jobs.handler import JobHandler
 from engine.jobs.held import Heartbeat, Held, LeaseTerms
 from engine.jobs.job import Job
@@ -19,6 +19,7 @@ from engine.jobs.matching import mismatches
 from engine.jobs.outcome import Completed, DeadLettered, Outcome, Released, Retried, Settlement
 from engine.jobs.queue import ClaimFilter, JobQueue
 from engine.jobs.retry import RetryPolicy, failure_of
+from engine.jobs.rooms import Rooms, Unrestricted
 from engine.jobs.settler import Settler
 from engine.llm import ProviderTimeout
 from utilities.backoff import full_jitter
@@ -39,8 +40,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerTerms:
-    """`capacity` is how many jobs are in flight at most, `attempt_limit` how long one attempt may take at most."""
+    """`capacity` is how many jobs are in flight at most, `attempt_limit` how long one attempt may take at most.
 
+    `worker` is the id of the stored worker, `owner` names it in leases.
+    """
+
+    worker: str
     owner: str
     wanted: ClaimFilter
     capacity: int
@@ -62,6 +67,7 @@ class Tools:
     policy: RetryPolicy
     rng: random.Random
     later: Callable[[datetime], None]
+    rooms: Rooms = field(default_factory=Unrestricted)
 
 
 class Consumer:
@@ -149,13 +155,28 @@ class Consumer:
     async def _claim(self, limit: int) -> int:
         """Claims and starts up to `limit` jobs; answers how many it were."""
         tools, lease = self._tools, self._terms.lease
+        caps = tools.rooms.caps()
+        if self._is_shut(caps):
+            tools.rooms.claimed((), caps)
+            return 0
         asked_at, now = tools.clock.monotonic(), tools.clock.now()
-        in_flight = Counter(held.job.client_id for held, _ in self._held.values())
-        jobs = await tools.hop(self._claimer.claim, limit, in_flight, now + lease.length, now)
+        wish = Wish(
+            limit=limit,
+            in_flight=Counter(held.job.client_id for held, _ in self._held.values()),
+            caps=caps,
+            shut_clients=tools.rooms.shut_clients(),
+        )
+        jobs = await tools.hop(self._claimer.claim, wish, now + lease.length, now)
+        tools.rooms.claimed(jobs, caps)
         good_until = lease.good_until(asked_at)
         for place, job in enumerate(jobs):
             self._start(job, good_until, self._ramp(place, len(jobs)))
         return len(jobs)
+
+    def _is_shut(self, caps: Mapping[str, int]) -> bool:
+        """Whether there is nothing that this worker may claim, so that looking is not worth a query."""
+        model = self._terms.wanted.model
+        return self._tools.rooms.shut_worker(self._terms.worker) or (model is not None and caps.get(model) == 0)
 
     def _ramp(self, place: int, count: int) -> float:
         """Seconds to wait before a start: a batch is spread a little, lest it comes back as one wave for ever."""
@@ -260,7 +281,7 @@ class Consumer:
         longest = self._terms.poll_interval.total_seconds()
         wait = min(self._idle_seconds, longest)
         self._idle_seconds = min(self._idle_seconds * 2, longest)
-        await self._ready_within(wait)
+        await self._ready_within(min(wait, self._tools.rooms.look_again()))
 
     async def _ready_within(self, seconds: float) -> None:
         try:

@@ -6,8 +6,8 @@ reached: an outage never looks like an empty queue. A call that raised StorageUn
 done; each method says why repeating it is safe. Deleted jobs are invisible to every method.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
@@ -29,12 +29,16 @@ class ClaimFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRequest:
-    """`filter.client_id` must be set: fairness between clients is the consumer's policy, not the back-end's."""
+    """`filter.client_id` must be set: fairness between clients is the consumer's policy, not the back-end's.
+
+    `caps` says by the names of models how many of their jobs to lease at most; others are not restricted.
+    """
 
     filter: ClaimFilter
     owner: str
     expires_at: datetime
     limit: int
+    caps: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,9 @@ class JobQueue(Protocol):
         Each is PROCESSING with a token one higher than before. No job is ever given to two claimers. A lost race may
         give a short or empty batch while jobs are still ready. Repeating after an error is safe: what the lost call
         claimed comes back when its lease expires. A job that cannot be read is left out, and said in the log.
+
+        With `caps`, jobs of a model that has no room never stand in the way of those behind them; that costs a query
+        for each model that has jobs ready.
         """
         ...
 

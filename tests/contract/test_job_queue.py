@@ -1,7 +1,9 @@
 """The queue's heart on every back-end: what goes in, who gets it, in which order."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from types import MappingProxyType
 
 import pytest
 
@@ -28,9 +30,16 @@ LATER = NOW + timedelta(hours=1)
 MILLISECOND = timedelta(milliseconds=1)
 
 
-def claim(storage: Storage, limit: int = 10, client_id: str = CLIENT, **conditions: object) -> list[Job]:
+def claim(
+    storage: Storage,
+    limit: int = 10,
+    client_id: str = CLIENT,
+    caps: Mapping[str, int] = MappingProxyType({}),
+    **conditions: object,
+) -> list[Job]:
     wanted = ClaimFilter(client_id=client_id, **conditions)
-    return storage.jobs.claim(ClaimRequest(filter=wanted, owner="holder", expires_at=NOW + MINUTE, limit=limit), NOW)
+    request = ClaimRequest(filter=wanted, owner="holder", expires_at=NOW + MINUTE, limit=limit, caps=caps)
+    return storage.jobs.claim(request, NOW)
 
 
 def ids(jobs: list[Job]) -> list[str]:

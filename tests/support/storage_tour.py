@@ -134,6 +134,7 @@ def _claims(queue: Any) -> list[Job]:
             filter=ClaimFilter(client_id=CLIENT, **wanted), owner="o", expires_at=NOW + MINUTE, limit=5
         )
         claimed += queue.claim(request, NOW)
+        queue.claim(replace(request, limit=1, caps={"gpt-test": 1, "other": 0}), NOW)
         queue.waiting_clients(ClaimFilter(**wanted), None, 10)
         queue.waiting_clients(ClaimFilter(**wanted), CLIENT, 10)
     return claimed

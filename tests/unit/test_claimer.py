@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import StorageUnavailable
-from engine.jobs.claimer import Claimer
+from engine.jobs.claimer import Claimer, Wish
 from engine.jobs.job import Job
 from engine.jobs.queue import ClaimFilter
 from engine.storage.factory import open_storage
@@ -39,9 +39,9 @@ def test_an_idle_look_is_one_query(faulty: Faulty) -> None:
     """Finding nothing costs one query, also for a worker that has served somebody before."""
     claimer = _claimer(faulty)
     _post(faulty, "a")
-    assert len(claimer.claim(5, {}, LATER, NOW)) == 1
+    assert len(claimer.claim(Wish(limit=5), LATER, NOW)) == 1
     faulty.log.clear()
-    assert claimer.claim(5, {}, LATER, NOW) == []
+    assert claimer.claim(Wish(limit=5), LATER, NOW) == []
     assert faulty.log == ["jobs.waiting_clients"]
 
 
@@ -50,7 +50,7 @@ def test_clients_have_their_turn(faulty: Faulty) -> None:
     clients = [f"client-{number:03}" for number in range(150)]
     _post(faulty, *clients, *clients)
     claimer = _claimer(faulty)
-    served = [job.client_id for _ in range(300) for job in claimer.claim(1, {}, LATER, NOW)]
+    served = [job.client_id for _ in range(300) for job in claimer.claim(Wish(limit=1), LATER, NOW)]
     assert served == clients * 2
 
 
@@ -58,7 +58,7 @@ def test_what_was_claimed_before_an_outage_is_not_lost(faulty: Faulty) -> None:
     """When the database goes away between two clients, the jobs that are leased already are worked on."""
     _post(faulty, "a", "b")
     faulty._plan = Plan(Fault.BEFORE, faulty.count + 3)
-    claimed = _claimer(faulty).claim(5, {}, LATER, NOW)
+    claimed = _claimer(faulty).claim(Wish(limit=5), LATER, NOW)
     assert [job.client_id for job in claimed] == ["a"]
 
 
@@ -67,4 +67,4 @@ def test_an_outage_is_no_empty_queue(faulty: Faulty) -> None:
     _post(faulty, "a", "b")
     faulty._plan = Plan(Fault.BEFORE, faulty.count + 2)
     with pytest.raises(StorageUnavailable):
-        _claimer(faulty).claim(5, {}, LATER, NOW)
+        _claimer(faulty).claim(Wish(limit=5), LATER, NOW)

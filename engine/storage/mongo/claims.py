@@ -5,10 +5,11 @@ turns: they would only take the jobs from under each other.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from engine.jobs.job import Job
-from engine.jobs.queue import ClaimRequest
+from engine.jobs.queue import ClaimFilter, ClaimRequest
 from engine.jobs.states import JobState
 from engine.storage.codec import Line, readable
 from engine.storage.mongo.batches import Batches
@@ -21,7 +22,7 @@ from engine.storage.mongo.predicates import claim_order, ready
 from engine.storage.mongo.turns import Turns
 from utilities.ids import new_uuid
 
-_NEEDED = {"bucket": 1, "anchor": 1, "_metadata.createdAt": 1}
+_NEEDED = {"priority": 1, "bucket": 1, "anchor": 1, "_metadata.createdAt": 1}
 
 
 class Claims:
@@ -59,11 +60,29 @@ class Claims:
         return [document for document in found if document.get("anchor") not in broken]
 
     def _first(self, request: ClaimRequest, broken: set[str]) -> list[Document]:
-        condition = ready(request.filter)
+        """The most urgent jobs. Under caps each model that has jobs ready is asked for by itself."""
+        models = self._ready_models(request.filter) if request.caps else []
+        if request.caps.keys().isdisjoint(models):
+            return self._most_urgent(request.filter, request.limit, broken)
+        found: list[Document] = []
+        for model in models:
+            limit = min(request.caps.get(model, request.limit), request.limit)
+            if limit:
+                found += self._most_urgent(replace(request.filter, model=model), limit, broken)
+        return sorted(found, key=lambda document: (document["priority"], document["_id"]))[: request.limit]
+
+    def _ready_models(self, wanted: ClaimFilter) -> list[str]:
+        """The models that ready jobs name, references aside."""
+        condition = ready(replace(wanted, references=()))
+        found: list[str] = guarded(lambda: self._jobs.distinct("model", condition))
+        return found
+
+    def _most_urgent(self, wanted: ClaimFilter, limit: int, broken: set[str]) -> list[Document]:
+        condition = ready(wanted)
         if broken:
             condition["anchor"] = {"$nin": sorted(broken)}
-        order = claim_order(request.filter)
-        return guarded(lambda: list(self._jobs.find(condition, _NEEDED).sort(order).limit(request.limit)))
+        order = claim_order(wanted)
+        return guarded(lambda: list(self._jobs.find(condition, _NEEDED).sort(order).limit(limit)))
 
     def _take(self, request: ClaimRequest, ids: Sequence[str], stamp: str, now: datetime) -> bool:
         """Whether the server could tell that it was done; reading back tells what was taken in any case."""

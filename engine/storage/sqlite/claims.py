@@ -1,23 +1,43 @@
 """The statements that lease ready jobs: one UPDATE over ids that an index gives in the right order."""
 
 import sqlite3
+from dataclasses import replace
+from datetime import datetime
 
-from engine.jobs.queue import ClaimFilter
+from engine.jobs.queue import ClaimFilter, ClaimRequest
 from engine.storage.sqlite import counters
 from engine.storage.sqlite.conditions import Conditions
-from engine.storage.sqlite.rows import COLUMNS
+from engine.storage.sqlite.rows import COLUMNS, Row, to_ms
 
 _LEASE = (
     "UPDATE jobs SET status = 'PROCESSING', line = 'leased', token = token + 1, revision = revision + 1, "
     "lease_owner = ?, lease_until = ?, updated_at = ?, updated_by = 'worker' "
-    f"WHERE rowid IN ({{ready}} LIMIT ?) RETURNING {COLUMNS}"
+    f"WHERE rowid IN ({{rows}}) RETURNING {COLUMNS}"
 )
+_ORDERED = "priority, id, rowid"
 
 
-def lease_statement(wanted: ClaimFilter) -> tuple[str, tuple[object, ...]]:
-    """The UPDATE that leases what passes `wanted`, and the values bound between its own first three and its limit."""
-    ready, values = _in_order(wanted, "rowid")
-    return _LEASE.format(ready=ready), values
+def leased(connection: sqlite3.Connection, request: ClaimRequest, now: datetime) -> list[Row]:
+    """Leases what `request` means; answers the rows as they are now, in no order."""
+    rows, values = _chosen(connection, request)
+    lease = (request.owner, to_ms(request.expires_at), to_ms(now))
+    found = connection.execute(_LEASE.format(rows=rows), (*lease, *values)).fetchall()
+    return [Row._make(row) for row in found]
+
+
+def _chosen(connection: sqlite3.Connection, request: ClaimRequest) -> tuple[str, tuple[object, ...]]:
+    """SQL for the row ids to lease, and its values. Under caps each model is asked for by itself."""
+    models = counters.ready_models(connection, request.filter) if request.caps else []
+    if request.caps.keys().isdisjoint(models):
+        ready, values = _in_order(request.filter, "rowid")
+        return f"{ready} LIMIT ?", (*values, request.limit)
+    found: list[tuple[int, str, int]] = []
+    for model in models:
+        limit = min(request.caps.get(model, request.limit), request.limit)
+        ready, values = _in_order(replace(request.filter, model=model), _ORDERED)
+        found += connection.execute(f"{ready} LIMIT ?", (*values, limit)).fetchall()
+    first = tuple(row for _, _, row in sorted(found)[: request.limit])
+    return ", ".join("?" * len(first)), first
 
 
 def any_ready(connection: sqlite3.Connection, wanted: ClaimFilter) -> bool:
@@ -50,7 +70,8 @@ def _by_reference(wanted: ClaimFilter, what: str) -> tuple[str, tuple[object, ..
         where.and_("EXISTS (SELECT 1 FROM job_references o WHERE o.id = r.id AND o.text = ?)", text)
     where = _and_columns(where.and_("j.line = 'ready'"), wanted)
     source = "job_references r INDEXED BY job_references_ready CROSS JOIN jobs j ON j.id = r.id"
-    return f"SELECT {what if what == '1' else 'j.' + what} FROM {source}{where} ORDER BY r.priority, r.id", where.values
+    columns = what if what == "1" else ", ".join(f"j.{name}" for name in what.split(", "))
+    return f"SELECT {columns} FROM {source}{where} ORDER BY r.priority, r.id", where.values
 
 
 def waiting_clients(connection: sqlite3.Connection, wanted: ClaimFilter, after: str, limit: int) -> list[str]:

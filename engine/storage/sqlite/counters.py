@@ -151,6 +151,13 @@ def any_ready(connection: sqlite3.Connection, wanted: ClaimFilter) -> bool:
     return row is not None
 
 
+def ready_models(connection: sqlite3.Connection, wanted: ClaimFilter) -> list[str]:
+    """The models that ready jobs name, references aside."""
+    where = _ready(wanted)
+    rows = connection.execute(f"SELECT model FROM job_counters INDEXED BY job_counters_ready{where}", where.values)
+    return list(dict.fromkeys(model for (model,) in rows))
+
+
 def ready_clients(connection: sqlite3.Connection, wanted: ClaimFilter, after: str, limit: int) -> list[str]:
     where = _ready(wanted).and_("client_id > ?", after)
     rows = connection.execute(

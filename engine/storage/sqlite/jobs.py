@@ -190,10 +190,7 @@ def _inserted(connection: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[R
 
 
 def _claim(transaction: Transaction, request: ClaimRequest, now: datetime) -> list[Row]:
-    statement, values = claims.lease_statement(request.filter)
-    lease = (request.owner, to_ms(request.expires_at), to_ms(now))
-    found = transaction.connection.execute(statement, (*lease, *values, request.limit)).fetchall()
-    rows = [Row._make(row) for row in found]
+    rows = claims.leased(transaction.connection, request, now)
     for row in rows:
         ready = row.place._replace(status="PENDING", line="ready")
         transaction.counters.leave(ready, row.totals)
