@@ -81,7 +81,7 @@ class Steps:
 
         An answer that misses a schema, or is no JSON where one was to fit, is sent back with what is wrong with it, at
         most `reasks` times; then its error stands. Without a schema nothing is asked again: who is told no more than
-        "JSON, please" wraps an excuse in braces, and a job that went wrong would look done. Where a re-ask itself fails,
+        "JSON, please" wraps an excuse in braces, and a job that went wrong would look done. When a re-ask fails itself,
         its error decides: a transient one lets the next attempt begin with the first question.
         """
         turns: tuple[Turn, ...] = ()
