@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from demo.interruption import Interrupted, Interruption
 from demo.journey import FINAL, Journey, Refused, read_texts
 from demo.provider import choices
 from demo.screen import RESULTS_SHOWN, Progress, failure, result, table
@@ -29,16 +29,18 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, default=None, help="how many of the texts (default: all)")
     parser.add_argument("--model", default=None, help="the real provider's model (default: a small one)")
     arguments = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interruption = Interruption()
+    interruption.take_over()
     try:
         texts = read_texts(limit=arguments.jobs)
         print("Starting Metasync in development mode (embedded SQLite, a fresh temporary folder) ...", flush=True)
-        with running_service() as service:
+        with running_service() as service, interruption.raised(hurry=service.kill):
+            service.wait_until_ready()
             return _watched(service, texts, arguments.model)
     except (ServiceDied, Refused, Stalled, httpx.TransportError) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except Interrupted:
         print("\nStopped; nothing is left running.", file=sys.stderr)
         return 130
 

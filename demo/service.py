@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
+LEASH = Path(__file__).with_name("leash.py")
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 TAIL_LINES = 15
@@ -75,18 +76,23 @@ class Service:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_SECONDS)
         finally:
-            self._process.kill()
+            self.kill()
             self._process.wait()
+            if self._process.stdin:
+                self._process.stdin.close()
+
+    def kill(self) -> None:
+        """Ends it at once; `stop`, which may be waiting for it, goes on."""
+        self._process.kill()
 
 
 @contextmanager
 def running_service(environ: Mapping[str, str] = os.environ) -> Iterator[Service]:
-    """A service that is ready, and gone when the block ends, however it ends."""
+    """A service on its way up, gone when the block ends, however it ends."""
     folder = Path(tempfile.mkdtemp(prefix="metasync-demo-"))
     try:
         service = start_service(folder, environ)
         try:
-            service.wait_until_ready()
             yield service
         finally:
             service.stop()
@@ -95,14 +101,26 @@ def running_service(environ: Mapping[str, str] = os.environ) -> Iterator[Service
 
 
 def start_service(folder: Path, environ: Mapping[str, str]) -> Service:
-    """A service that keeps all it has in `folder`, on its way up; the caller stops it."""
+    """A service that keeps all it has in `folder`, on its way up; the caller stops it.
+
+    A Ctrl-C does not reach it: in the terminal's process group it would end before the caller knows that it should.
+    """
     port = _free_port()
-    command = [sys.executable, str(ROOT / "main_app.py"), "--dev", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, str(LEASH), str(folder), str(ROOT / "main_app.py")]
+    command += ["--dev", "--host", "127.0.0.1", "--port", str(port)]
     passed_on = {name: value for name, value in environ.items() if name not in _NOT_PASSED_ON}
     if passed_on.get("OPENAI_BASE_URL"):
         passed_on.setdefault("OPENAI_API_KEY", "none-needed")
     with (folder / "service.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=passed_on, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=passed_on,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     return Service(process, folder, port)
 
 

@@ -55,6 +55,7 @@ def served(backend: str, servers: Servers, folder: Path) -> Iterator[Where]:
     with ExitStack() as stack:
         if backend == SQLITE:
             service = stack.enter_context(running_service())
+            service.wait_until_ready()
             yield Where(service.url, service.admin_key, service.secrets["DOCS_SECRET"])
         else:
             database = stack.enter_context(fresh_database(backend, servers, folder))

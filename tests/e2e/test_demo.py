@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -19,7 +20,7 @@ import pytest
 from demo.journey import read_texts
 from demo.provider import choices
 from demo.screen import Progress, failure, result, table
-from demo.service import ROOT, running_service
+from demo.service import ROOT, STOP_SECONDS, running_service
 from tests.support.fake_provider import FakeProvider, Rule, fault
 from tests.support.waiting import eventually
 
@@ -66,17 +67,32 @@ def started(folder: Path, *arguments: str, **more: str) -> Iterator[subprocess.P
 
 
 def group_is_gone(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
-    return False
+    """Also where nobody has collected the exit code of an orphan yet."""
+    return all(state.startswith("Z") for _, _, in_group, state in processes() if in_group == group)
+
+
+def processes() -> list[tuple[int, int, int, str]]:
+    """Id, parent's id, process group and state of everything that runs on this machine."""
+    listing = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid=,pgid=,stat="], capture_output=True, text=True, timeout=30, check=True
+    )
+    rows = (line.split() for line in listing.stdout.splitlines())
+    return [(int(pid), int(parent), int(group), state) for pid, parent, group, state in rows]
 
 
 def children(parent: int) -> list[int]:
-    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, timeout=10, check=True)
-    pairs = (tuple(map(int, line.split())) for line in listing.stdout.splitlines())
-    return [pid for pid, ppid in pairs if ppid == parent]
+    return [pid for pid, ppid, _, _ in processes() if ppid == parent]
+
+
+@contextmanager
+def calling(folder: Path, **more: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A demo whose calls are in flight and never answered, and the id of its service and of that one's group."""
+    with FakeProvider() as fake:
+        fake.hold()
+        with started(folder, "--jobs", "20", OPENAI_BASE_URL=fake.openai_url, **more) as process:
+            eventually(lambda: fake.seen.in_flight > 0, within=60, what="a call in flight")
+            (service,) = children(process.pid)
+            yield process, service
 
 
 def cell(output: str, name: str) -> str:
@@ -128,22 +144,52 @@ def test_a_failed_job_is_shown_and_fails_the_demo(tmp_path: Path) -> None:
     assert "Not every job was processed" in ended.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C (to the whole group) and SIGTERM (to the demo alone), with calls in flight: no process, no folder."""
-    with FakeProvider() as fake:
-        fake.hold()
-        with started(tmp_path, "--jobs", "20", OPENAI_BASE_URL=fake.openai_url, DRAIN_SECONDS="1") as process:
-            eventually(lambda: fake.seen.in_flight > 0, within=60, what="a call in flight")
-            if number is signal.SIGINT:
-                os.killpg(process.pid, number)
-            else:
-                process.send_signal(number)
-            _, errors = process.communicate(timeout=SECONDS)
-            assert process.returncode == 130, errors
-            assert "nothing is left running" in errors
-            assert group_is_gone(process.pid)
-    assert list(tmp_path.iterdir()) == []
+    with calling(tmp_path, DRAIN_SECONDS="1") as (process, service):
+        if number is signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        assert_stopped(process, service, tmp_path)
+
+
+def test_a_second_signal_hurries_the_end(tmp_path: Path) -> None:
+    """A Ctrl-C while the service takes its time to drain ends it at once, and as cleanly as the first one would."""
+    with calling(tmp_path, DRAIN_SECONDS="60") as (process, service):
+        (log,) = tmp_path.glob("*/service.log")
+        os.killpg(process.pid, signal.SIGINT)
+        eventually(lambda: "drain_begins" in log.read_text(encoding="utf-8"), what="the service drains")
+        asked_at = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        assert_stopped(process, service, tmp_path)
+        assert time.monotonic() - asked_at < STOP_SECONDS / 2
+
+
+def test_a_signal_while_the_service_starts(tmp_path: Path) -> None:
+    """Ctrl-C before there is a service to talk to, or a handler in it: no process, no folder."""
+    with started(tmp_path) as process:
+        (service,) = eventually(lambda: children(process.pid), within=60, every=0.001, what="a service")
+        os.killpg(process.pid, signal.SIGINT)
+        assert_stopped(process, service, tmp_path)
+
+
+def assert_stopped(process: subprocess.Popen[str], service: int, folder: Path) -> None:
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130, errors
+    assert "nothing is left running" in errors
+    assert group_is_gone(process.pid)
+    assert group_is_gone(service)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_killed_demo_leaves_nothing_behind(tmp_path: Path) -> None:
+    """SIGKILL leaves the demo no time to stop its service: the service stops itself, and takes the folder with it."""
+    with calling(tmp_path, DRAIN_SECONDS="1") as (process, service):
+        process.kill()
+        eventually(lambda: group_is_gone(service), within=60, every=0.2, what="no service")
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_service_that_cannot_start_shows_why(tmp_path: Path) -> None:
@@ -158,13 +204,9 @@ def test_a_service_that_cannot_start_shows_why(tmp_path: Path) -> None:
 
 def test_a_service_that_dies_is_reported(tmp_path: Path) -> None:
     """A service killed under way ends the demo with exit code 1 and the reason, not with a hang."""
-    with FakeProvider() as fake:
-        fake.hold()
-        with started(tmp_path, "--jobs", "20", OPENAI_BASE_URL=fake.openai_url) as process:
-            eventually(lambda: fake.seen.in_flight > 0, within=60, what="a call in flight")
-            (service,) = children(process.pid)
-            os.kill(service, signal.SIGKILL)
-            _, errors = process.communicate(timeout=SECONDS)
+    with calling(tmp_path) as (process, service):
+        os.kill(service, signal.SIGKILL)
+        _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert "The service ended with exit code -9" in errors
 
@@ -173,6 +215,7 @@ def test_what_make_run_suggests_works(tmp_path: Path, monkeypatch: pytest.Monkey
     """The two lines that a development start tells a newcomer to type really make a client, taken letter by letter."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with running_service(environment(tmp_path)) as service:
+        service.wait_until_ready()
         (folder,) = tmp_path.iterdir()
         shown = (folder / "service.log").read_text(encoding="utf-8")
         typed = re.search(r"^  \. \./.*?^$", shown, re.MULTILINE | re.DOTALL)
