@@ -1,7 +1,8 @@
 """Models and prompts as handlers see them: at most a second old, read once however many jobs ask at a time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from engine.errors import UnknownReference
@@ -16,6 +17,7 @@ V = TypeVar("V")
 
 FRESH_SECONDS = 1.0
 _MOST_ENTRIES = 4096
+_MOST_MODELS = 10_000
 
 
 class Recent(Generic[K, V]):
@@ -59,14 +61,28 @@ class Recent(Generic[K, V]):
 
 
 class Catalogue:
-    """For one event loop; storage is reached by `hop`. Storage errors pass through."""
+    """For one event loop; storage is reached by `hop`. Storage errors pass through.
 
-    def __init__(self, *, models: RecordStore[Model], prompts: PromptStore, hop: Hop, clock: Clock) -> None:
+    What was read is used for `seconds`, 0: by those alone who ask while it is read.
+    """
+
+    def __init__(
+        self,
+        *,
+        models: RecordStore[Model],
+        prompts: PromptStore,
+        hop: Hop,
+        clock: Clock,
+        seconds: float = FRESH_SECONDS,
+    ) -> None:
         self._model_store = models
         self._prompt_store = prompts
         self._hop = hop
-        self._models: Recent[str, Model] = Recent(self._find_model, clock.monotonic)
-        self._prompts: Recent[tuple[str, ...], tuple[Prompt, ...]] = Recent(self._find_prompts, clock.monotonic)
+        self._models: Recent[str, Model] = Recent(self._find_model, clock.monotonic, seconds)
+        self._all_models: Recent[None, Mapping[str, Model]] = Recent(self._find_all_models, clock.monotonic, seconds)
+        self._prompts: Recent[tuple[str, ...], tuple[Prompt, ...]] = Recent(
+            self._find_prompts, clock.monotonic, seconds
+        )
 
     async def model(self, name: str) -> Model:
         """The oldest live model of that name. Raises UnknownReference."""
@@ -74,6 +90,10 @@ class Catalogue:
         if model is None:
             raise UnknownReference("model", f"{name} (deleted or renamed? create it, or change the job's model)")
         return model
+
+    async def models(self) -> Mapping[str, Model]:
+        """The oldest live model of each name, of the oldest 10,000 models; a new one when these are read anew."""
+        return await self._all_models.get(None) or {}
 
     async def prompts(self, ids: tuple[str, ...]) -> tuple[Prompt, ...]:
         """The prompts of these ids, in their order. Raises UnknownReference for the first that does not exist."""
@@ -88,6 +108,10 @@ class Catalogue:
     async def _find_model(self, name: str) -> Model | None:
         found = await self._hop(self._model_store.find, Where(equals={"name": [name]}), Page(limit=1))
         return found[0] if found else None
+
+    async def _find_all_models(self, _: None) -> Mapping[str, Model]:
+        found = await self._hop(self._model_store.find, Where(), Page(limit=_MOST_MODELS))
+        return MappingProxyType({model.name: model for model in reversed(found)})
 
     async def _find_prompts(self, ids: tuple[str, ...]) -> tuple[Prompt, ...] | None:
         found = await self._hop(self._prompt_store.get_many, list(dict.fromkeys(ids)))

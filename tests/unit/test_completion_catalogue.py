@@ -94,6 +94,28 @@ def test_the_oldest_live_model_of_a_name(storage: Storage, catalogue: Catalogue,
     assert asyncio.run(ids()) == [first.id, second.id]
 
 
+def test_all_models_by_name(storage: Storage, catalogue: Catalogue, clock: SetClock) -> None:
+    """Of each name the oldest live model, all of them as of one instant within the last second, none at first."""
+    first, second, other = make_model(name="m"), make_model(name="m"), make_model(name="n")
+
+    async def seen() -> dict[str, str]:
+        return {name: model.id for name, model in (await catalogue.models()).items()}
+
+    async def check() -> None:
+        assert await seen() == {}
+        for model in (first, second, other):
+            storage.models.add(model)
+        assert await seen() == {}
+        clock.at += 1
+        assert await seen() == {"m": first.id, "n": other.id}
+        storage.models.compare_and_set(replace(first, metadata=first.metadata.deleted(clock.now(), "admin")))
+        assert (await seen())["m"] == first.id
+        clock.at += 1
+        assert (await seen())["m"] == second.id
+
+    asyncio.run(check())
+
+
 def test_prompts_keep_their_order(storage: Storage, catalogue: Catalogue) -> None:
     """They come in the order that was asked for, one that is named twice twice."""
     first, second = make_prompt(name="a"), make_prompt(name="b")
