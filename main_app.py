@@ -40,8 +40,8 @@ from llm_workers.loops import new_event_loop
 from llm_workers.pool import PoolTerms, WorkerPool
 from llm_workers.providers.registry import ProviderSet, Registry
 from llm_workers.trials import Trials
-from utilities.clock import SharedClock
-from utilities.hop import ThreadHop
+from utilities.clock import Clock, SharedClock
+from utilities.hop import Hop, ThreadHop
 from utilities.ids import ObjectIds
 from utilities.logging import configure_logging
 from utilities.secrets import ProviderSecrets
@@ -143,7 +143,7 @@ def install(settings: Settings) -> Installation:
         policy=RetryPolicy(),
         calibrate=clock.calibrate,
     )
-    trials = Trials(providers=ProviderSet(registry), secrets=provider_secrets, clock=clock, ids=ids, hop=hop)
+    trials = _trials(storage, registry, provider_secrets, clock=clock, ids=ids, hop=hop)
     services = build_services(
         storage=storage,
         registry=registry,
@@ -156,6 +156,21 @@ def install(settings: Settings) -> Installation:
         pepper=settings.api_key_pepper.get_secret_value(),
     )
     return Installation(settings, storage, pool, services, trials, threads)
+
+
+def _trials(
+    storage: Storage, registry: Registry, provider_secrets: ProviderSecrets, *, clock: Clock, ids: ObjectIds, hop: Hop
+) -> Trials:
+    """Sees models as they are now: whoever tries one out may just have changed it."""
+    catalogue = Catalogue(models=storage.models, prompts=storage.prompts, hop=hop, clock=clock, seconds=0.0)
+    return Trials(
+        providers=ProviderSet(registry),
+        models=catalogue.models,
+        secrets=provider_secrets,
+        clock=clock,
+        ids=ids,
+        hop=hop,
+    )
 
 
 def _storage(settings: Settings) -> Storage:

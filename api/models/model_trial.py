@@ -20,6 +20,8 @@ class ModelTestResponse(Answer):
     sdk: str
     deployment: str
     duration: float = Field(description="Seconds, looking up the key and preparing the provider included.")
+    called: list[str] = Field(description="The models that were called; several where a router was tried.")
+    answered_by: str | None = Field(description="The last of them, if a text came.")
     text: str | None
     finish_reason: str | None
     request_id: str | None = Field(description="What the vendor's support asks for.")
@@ -51,9 +53,11 @@ def trial_to_wire(model: Model, trial: Trial) -> dict[str, Any]:
         "sdk": model.sdk,
         "deployment": model.deployment,
         "duration": trial.duration,
+        "called": [each.name for each in trial.called],
+        "answeredBy": trial.called[-1].name if completion and trial.called else None,
         **_text(completion),
         "requestId": told.request_id if told else None,
-        **_used(told.usage if told else None, model),
+        **_used(told.usage if told else None, trial.called[-1] if trial.called else model),
         "errorType": type(trial.error).__name__ if trial.error else None,
         "errorMessage": str(trial.error) if trial.error else None,
         "errorStatus": failed.status if failed else None,

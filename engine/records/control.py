@@ -26,9 +26,13 @@ class WorkerControl(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What one call to a model came to: exactly one of `completion` and `error` is set. `duration` is in seconds."""
+    """What trying a model came to: exactly one of `completion` and `error` is set. `duration` is in seconds.
+
+    `called` are the models that were called, in order; the outcome is the last one's.
+    """
 
     duration: float
+    called: tuple[Model, ...] = ()
     completion: Completion | None = None
     error: MetasyncError | None = None
 
@@ -37,5 +41,9 @@ class ModelTrials(Protocol):
     """Tries models out, on the event loop it is first used on."""
 
     async def run(self, model: Model) -> Trial:
-        """One tiny call as a worker would make it, outside of any job. Whatever goes wrong with it is the answer."""
+        """One tiny call as a worker would make it, outside of any job. Whatever goes wrong with it is the answer.
+
+        For a router its targets are called in the order of its strategy, until one has no failure that sends on to the
+        next. Raises StorageError where they cannot be read.
+        """
         ...

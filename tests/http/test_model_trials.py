@@ -124,6 +124,38 @@ def test_who_may(api: Api) -> None:
     assert api.http.post(path, headers=api.admin).status_code == 404
 
 
+def test_a_router(api: Api, fake: FakeProvider) -> None:
+    """A router's targets are called in the order of its strategy until one answers, at that one's cost."""
+    keys = {"sdk": "OpenAI", "endpoint": fake.openai_url, "key": "SOME_KEY"}
+    cheap, dear = ({"tokens": 1000, "currency": "USD", "input": price, "output": price} for price in (1, 2))
+    api.new_model(name="dear", cost=dear, **keys)
+    cheapest = api.new_model(name="cheap", cost=cheap, deployment="m!key", **keys)
+    targets = [{"model": "dear"}, {"model": "cheap"}]
+    body = {"name": "r", "sdk": "router", "targets": targets, "strategy": "cheapest"}
+    path = f"/models/{api.http.post('/models', json=body, headers=api.admin).json()['model_id']}/test"
+
+    shown = api.http.post(path, headers=api.admin).json()
+    assert (shown["ok"], shown["model"], shown["answeredBy"]) == (True, "r", "dear")
+    assert shown["called"] == ["cheap", "dear"]
+    assert shown["totalCost"] == pytest.approx(18 / 1000 * 2)
+
+    transient = {"deployment": "m!status,code=503"}
+    api.http.patch(f"/models/{cheapest['model_id']}", json=transient, headers=api.admin)
+    failed = api.http.post(path, headers=api.admin).json()
+    assert (failed["called"], failed["answeredBy"], failed["errorStatus"]) == (["cheap"], None, 503)
+
+
+def test_a_router_whose_targets_are_gone(api: Api) -> None:
+    """Nothing is called, and the message says that there is none to choose."""
+    target = api.new_model(name="a")
+    body = {"name": "r", "sdk": "router", "targets": [{"model": "a"}]}
+    router = api.http.post("/models", json=body, headers=api.admin).json()
+    api.http.delete(f"/models/{target['model_id']}", headers=api.admin)
+    shown = api.http.post(f"/models/{router['model_id']}/test", headers=api.admin).json()
+    assert (shown["ok"], shown["called"], shown["errorType"]) == (False, [], "UnknownReference")
+    assert "router r" in shown["errorMessage"]
+
+
 class _Surprising(ProviderSet):
     """A set whose providers fail in a way that no provider may."""
 
@@ -137,8 +169,12 @@ def test_a_plug_in_that_breaks_the_rules() -> None:
     async def inline(function: Any, *args: Any) -> Any:
         return function(*args)
 
+    async def none() -> dict[str, Model]:
+        return {}
+
     trials = Trials(
         providers=_Surprising(Registry()),
+        models=none,
         secrets=ProviderSecrets({}),
         clock=SystemClock(),
         ids=ObjectIds(),

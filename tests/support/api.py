@@ -17,6 +17,7 @@ from engine.jobs.signals import JobSignals
 from engine.llm import ProviderRegistry, Timeouts
 from engine.records.store import Storage
 from engine.records.values import Worker, WorkerLease
+from llm_workers.catalogue import Catalogue
 from llm_workers.providers.registry import ProviderSet, Registry
 from llm_workers.trials import Trials
 from utilities.clock import Clock, SystemClock
@@ -123,6 +124,7 @@ def running_api(
     control, signals, clock = RecordingControl(), JobSignals(), clock or SystemClock()
     trials = Trials(
         providers=ProviderSet(Registry()),
+        models=Catalogue(models=storage.models, prompts=storage.prompts, hop=_inline, clock=clock, seconds=0.0).models,
         secrets=ProviderSecrets(environment or {}),
         clock=clock,
         ids=ObjectIds(),
