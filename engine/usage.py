@@ -6,7 +6,7 @@ units of pricing.QUANTUM until the end, so that sums agree with the jobs' totals
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
@@ -41,6 +41,9 @@ class UsageQuery:
     model: str | None = None
     operation: str | None = None
     group_by: frozenset[Dimension] = ALL_DIMENSIONS
+
+    def of_client(self, client_id: str) -> "UsageQuery":
+        return replace(self, client_id=client_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +120,23 @@ def grouped(entries: Iterable[tuple[UsageKey, Sequence[int]]], query: UsageQuery
             entry = groups.setdefault(_group(key, query.group_by), [0] * WIDTH)
             entry[:] = [first + second for first, second in zip(entry, sums, strict=True)]
     return [_row(key, sums, query.group_by) for key, sums in sorted(groups.items())]
+
+
+_ADDED = (
+    *("calls", "errors", "unknown", "input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens"),
+    *("input_cost", "output_cost"),
+)
+
+
+def totals_by_currency(rows: Iterable[UsageRow]) -> list[UsageRow]:
+    """`rows` added up: one row for each currency, with nothing else that tells them apart."""
+    groups: dict[str, list[UsageRow]] = {}
+    for row in rows:
+        groups.setdefault(row.currency or "", []).append(row)
+    return [
+        UsageRow(currency=currency or None, **{name: sum(getattr(row, name) for row in group) for name in _ADDED})
+        for currency, group in sorted(groups.items())
+    ]
 
 
 def _passes(key: UsageKey, query: UsageQuery) -> bool:

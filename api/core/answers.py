@@ -18,6 +18,16 @@ class Json(Response):
         return orjson.dumps(content, option=_OPTIONS)
 
 
+class Csv(Response):
+    """A page of a table as a file named after it; `total` is how many rows there are without paging."""
+
+    media_type = "text/csv"
+
+    def __init__(self, text: str, *, name: str, total: int) -> None:
+        disposition = f'attachment; filename="{name}.csv"'
+        super().__init__(text, headers={"Content-Disposition": disposition, "X-Total-Count": str(total)})
+
+
 def listed(items: Iterable[dict[str, Any]], total: int) -> Json:
     """A page of a list; `total` is how many there are without paging."""
     return Json(list(items), headers={"X-Total-Count": str(total)})

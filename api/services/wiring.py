@@ -14,6 +14,7 @@ from api.services.models import ModelService
 from api.services.prompt_flows import PromptFlowService
 from api.services.prompts import PromptService
 from api.services.references import Catalogue
+from api.services.usage import UsageService
 from api.services.workers import WorkerService
 from engine.jobs.signals import JobSignals
 from engine.llm import ProviderRegistry
@@ -41,6 +42,7 @@ class Services:
     intake: JobIntake
     explainer: Explainer
     workers: WorkerService
+    usage: UsageService
 
     def close(self) -> None:
         """Ends what the services opened themselves; storage and pool are their owner's."""
@@ -85,5 +87,6 @@ def build_services(
         jobs=JobService(storage.jobs, catalogue, signals, clock),
         intake=JobIntake(queue=storage.jobs, catalogue=catalogue, signals=signals, clock=clock, ids=ids),
         explainer=Explainer(storage, clock),
+        usage=UsageService(storage.usage),
         workers=WorkerService(storage.workers, storage.clients, control, clock=clock, ids=ids),
     )
