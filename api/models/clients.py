@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from api.models.base import Answer, Body, Resource, resource_to_wire
+from api.models.money import BudgetModel, budget_to_wire
 from api.services.clients import ClientWithKey
 from engine.records.values import Client
 
@@ -13,17 +14,31 @@ Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 class ClientCreateRequest(Body):
     name: Name
+    budget: BudgetModel | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """By the names of engine.records.values.Client."""
+        return {"name": self.name, "budget": None if self.budget is None else self.budget.to_budget()}
 
 
 class ClientUpdateRequest(Body):
     name: Name | None = None
     enabled: bool | None = None
+    budget: BudgetModel | None = Field(None, description="null removes it.")
+
+    def fields(self) -> dict[str, Any]:
+        """What is given, by the names of engine.records.values.Client. null counts as given for the budget alone."""
+        fields = {name: getattr(self, name) for name in ("name", "enabled") if getattr(self, name) is not None}
+        if "budget" in self.model_fields_set:
+            fields["budget"] = None if self.budget is None else self.budget.to_budget()
+        return fields
 
 
 class ClientResponse(Resource):
     client_id: str
     name: str
     enabled: bool
+    budget: BudgetModel | None
 
 
 class ClientCreateResponse(ClientResponse):
@@ -40,7 +55,13 @@ class ClientRotateKeyResponse(Answer):
 
 
 def client_to_wire(client: Client) -> dict[str, Any]:
-    return {"clientId": client.id, "name": client.name, "enabled": client.enabled, **resource_to_wire(client)}
+    return {
+        "clientId": client.id,
+        "name": client.name,
+        "enabled": client.enabled,
+        "budget": budget_to_wire(client.budget),
+        **resource_to_wire(client),
+    }
 
 
 def created_client_to_wire(made: ClientWithKey) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from api.models.base import LONGEST_TEXT, Answer, Body, Plain, Resource, resource_to_wire
 from api.models.job import Text
+from api.models.money import MoneyModel, money_to_wire
 from api.services.worker_batches import BatchResult, Failed
 from api.services.workers import WorkerDraft
 from engine.records.values import Worker, WorkerScope, WorkerStatus
@@ -28,6 +29,7 @@ class WorkerConfig(Body):
     model_filter: Text | None = None
     operation_filter: Text | None = None
     client_reference_filters: dict[Text, Text] | None = None
+    max_cost: MoneyModel | None = Field(None, description="What it may spend from one start to the next.")
 
     @model_validator(mode="after")
     def _few_filters(self) -> "WorkerConfig":
@@ -42,6 +44,7 @@ class WorkerConfig(Body):
             model_filter=self.model_filter,
             operation_filter=self.operation_filter,
             client_reference_filters=self.client_reference_filters,
+            max_cost=None if self.max_cost is None else self.max_cost.to_domain(),
         )
 
 
@@ -157,6 +160,7 @@ def config_to_wire(config: Config) -> Wire:
         "modelFilter": config.model_filter,
         "operationFilter": config.operation_filter,
         "clientReferenceFilters": config.client_reference_filters,
+        "maxCost": None if config.max_cost is None else money_to_wire(config.max_cost),
     }
 
 

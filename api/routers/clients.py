@@ -24,7 +24,7 @@ router = APIRouter(prefix="/clients", tags=["clients"], route_class=AdminRoute, 
 @router.post("", status_code=201, response_model=ClientCreateResponse)
 async def create_client(body: ClientCreateRequest, access: Accessed) -> Response:
     """Makes a client. Its API key is in this answer and nowhere else."""
-    made = await access.call(access.services.clients.create, body.name)
+    made = await access.call(access.services.clients.create, body.fields())
     return Json(created_client_to_wire(made), status_code=201)
 
 
@@ -41,8 +41,8 @@ async def get_client(client_id: str, access: Accessed) -> Response:
 
 @router.patch("/{client_id}", response_model=ClientResponse)
 async def update_client(client_id: str, body: ClientUpdateRequest, access: Accessed) -> Response:
-    """Changes what is given. Disabling a client stops its workers."""
-    client = await access.call(access.services.clients.update, client_id, body.name, body.enabled)
+    """Changes what is given. Disabling a client stops its workers; a higher budget lets its jobs go on at once."""
+    client = await access.call(access.services.clients.update, client_id, body.fields())
     return Json(client_to_wire(client))
 
 

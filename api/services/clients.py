@@ -1,8 +1,9 @@
 """Clients: who may use the service."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from api.core.authentication import ADMIN
 from api.services.changing import changed
@@ -47,10 +48,11 @@ class ClientService:
         self._clock = clock
         self._forget = forget
 
-    def create(self, name: str) -> ClientWithKey:
+    def create(self, fields: Mapping[str, Any]) -> ClientWithKey:
+        """`fields` are Client's by name, among them `name`."""
         metadata = Metadata(created_at=self._clock.now(), created_by=ADMIN)
         client = Client(
-            id=new_uuid(), name=name, enabled=True, key_lookup="", key_salt="", key_hash="", metadata=metadata
+            id=new_uuid(), enabled=True, key_lookup="", key_salt="", key_hash="", metadata=metadata, **fields
         )
         made = self._with_new_key(client)
         self._clients.add(made.client)
@@ -64,15 +66,12 @@ class ClientService:
         """Raises NotFound."""
         return _found(self._clients.get(client_id), client_id)
 
-    def update(self, client_id: str, name: str | None, enabled: bool | None) -> Client:
-        """None leaves a field as it is. Raises NotFound."""
+    def update(self, client_id: str, fields: Mapping[str, Any]) -> Client:
+        """`fields` are the ones to change, by name. Raises NotFound."""
 
         def change(client: Client) -> Client:
-            wanted_name = client.name if name is None else name
-            wanted = client.enabled if enabled is None else enabled
-            if (wanted_name, wanted) == (client.name, client.enabled):
-                return client
-            return self._touched(replace(client, name=wanted_name, enabled=wanted))
+            wanted = replace(client, **fields)
+            return client if wanted == client else self._touched(wanted)
 
         return self._change(client_id, change)
 

@@ -15,9 +15,12 @@ from engine.errors import StorageCorrupt
 from engine.metadata import Metadata
 from engine.pricing import Prices
 from engine.records.values import (
+    Budget,
+    BudgetPeriod,
     Client,
     Limits,
     Model,
+    Money,
     Prompt,
     PromptFlow,
     PromptStatus,
@@ -84,6 +87,24 @@ def _common(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _encode_money(money: Money | None) -> Document | None:
+    """As text, like prices: an amount is compared and shown, never added up by a database."""
+    return None if money is None else {"amount": str(money.amount), "currency": money.currency}
+
+
+def _decode_money(document: Mapping[str, Any] | None) -> Money | None:
+    return None if document is None else Money(Decimal(document["amount"]), document["currency"])
+
+
+def _encode_budget(budget: Budget | None) -> Document | None:
+    return None if budget is None else {"limit": _encode_money(budget.limit), "period": str(budget.period)}
+
+
+def _decode_budget(document: Mapping[str, Any] | None) -> Budget | None:
+    limit = None if document is None else _decode_money(document["limit"])
+    return None if document is None or limit is None else Budget(limit, BudgetPeriod(document["period"]))
+
+
 def _encode_client(client: Client) -> Document:
     return {
         "name": client.name,
@@ -91,6 +112,7 @@ def _encode_client(client: Client) -> Document:
         "keyLookup": client.key_lookup,
         "keySalt": client.key_salt,
         "keyHash": client.key_hash,
+        "budget": _encode_budget(client.budget),
     }
 
 
@@ -101,6 +123,7 @@ def _decode_client(document: Mapping[str, Any]) -> Client:
         key_lookup=document["keyLookup"],
         key_salt=document["keySalt"],
         key_hash=document["keyHash"],
+        budget=_decode_budget(document.get("budget")),
         **_common(document),
     )
 
@@ -252,6 +275,7 @@ def _encode_worker(worker: Worker) -> Document:
             "modelFilter": config.model_filter,
             "operationFilter": config.operation_filter,
             "clientReferenceFilters": None if filters is None else orjson.dumps(dict(filters)).decode(),
+            "maxCost": _encode_money(config.max_cost),
         },
         "group": worker.group,
         "lease": None if lease is None else {"owner": lease.owner, "expiresAt": lease.expires_at},
@@ -274,6 +298,7 @@ def _decode_worker(document: Mapping[str, Any]) -> Worker:
             model_filter=config["modelFilter"],
             operation_filter=config["operationFilter"],
             client_reference_filters=None if filters is None else orjson.loads(filters),
+            max_cost=_decode_money(config.get("maxCost")),
         ),
         group=document["group"],
         lease=None if lease is None else WorkerLease(lease["owner"], certain_instant(lease["expiresAt"])),

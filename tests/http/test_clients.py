@@ -2,10 +2,11 @@
 
 import re
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
-from engine.records.values import WorkerScope, WorkerStatus
+from engine.records.values import Budget, BudgetPeriod, Money, WorkerScope, WorkerStatus
 from tests.support.api import Api, Headers
 from tests.support.factories import make_running_worker, make_worker
 
@@ -133,3 +134,51 @@ def test_enabling_or_renaming_a_client_leaves_its_workers_alone(api: Api, client
     api.storage.workers.add(worker)
     api.http.patch(path_of(client), json={"name": "new"}, headers=api.admin)
     assert [running.id for running in api.storage.workers.running()] == [worker.id]
+
+
+BUDGET = {"amount": 12.5, "currency": "USD", "period": "month"}
+
+
+def test_a_client_has_a_budget(api: Api) -> None:
+    """It comes with the client or later, is shown with it, stays when something else changes, and null removes it."""
+    made = api.http.post("/clients", json={"name": "shop", "budget": BUDGET}, headers=api.admin).json()
+    path = f"/clients/{made['clientId']}"
+    assert made["budget"] == BUDGET
+    assert api.http.patch(path, json={"name": "new"}, headers=api.admin).json()["budget"] == BUDGET
+    exact = {"amount": "0.000000000001", "currency": "EUR", "period": "total"}
+    changed = api.http.patch(path, json={"budget": exact}, headers=api.admin).json()
+    assert changed["budget"] == {**exact, "amount": 1e-12}
+    stored = api.storage.clients.get(made["clientId"])
+    assert stored is not None
+    assert stored.budget == Budget(Money(Decimal("1E-12"), "EUR"), BudgetPeriod.TOTAL)
+    assert api.http.patch(path, json={"budget": None}, headers=api.admin).json()["budget"] is None
+    assert api.http.get("/clients", headers=api.admin).json()[0]["budget"] is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"amount": 0}, "amount"),
+        ({"amount": -1}, "amount"),
+        ({"amount": 9_000_001}, "amount"),
+        ({"amount": "1e-13"}, "amount"),
+        ({"amount": "NaN"}, "amount"),
+        ({"amount": None}, "amount"),
+        ({"currency": ""}, "currency"),
+        ({"period": "week"}, "period"),
+    ],
+)
+def test_a_budget_has_bounds(local_api: Api, wrong: dict[str, object], field: str) -> None:
+    """What is no amount, currency or period is 422 with the field's name, in POST and PATCH, and for a worker too."""
+    client = local_api.new_client()
+    budget = {**BUDGET, **wrong}
+    config = {"pollInterval": 1, "maxItemsPerBatch": 1, "maxCost": budget}
+    answers = [
+        local_api.http.post("/clients", json={"name": "n", "budget": budget}, headers=local_api.admin),
+        local_api.http.patch(path_of(client), json={"budget": budget}, headers=local_api.admin),
+    ]
+    if field != "period":
+        answers.append(local_api.http.post("/workers", json={"workerId": "w", "config": config}, headers=client))
+    for answer in answers:
+        assert answer.status_code == 422
+        assert {problem["loc"][-1] for problem in answer.json()["detail"]} == {field}

@@ -50,14 +50,15 @@ def test_new_worker_is_stopped(shop: Shop) -> None:
     assert made["workerId"] == made["_id"] != "my worker"
     assert made["scope"] == "client"
     assert made["clientId"] == shop.client_id
-    filters = {"modelFilter": None, "operationFilter": None, "clientReferenceFilters": None}
-    assert made["config"] == {**CONFIG, **filters}
+    unset = dict.fromkeys(("modelFilter", "operationFilter", "clientReferenceFilters", "maxCost"))
+    assert made["config"] == {**CONFIG, **unset}
     assert shop.call("GET", f"/workers/{made['workerId']}").json() == made
 
 
 def test_filters_come_back(shop: Shop) -> None:
-    """The filters of a worker are kept as they came."""
+    """The filters of a worker and what it may spend are kept as they came."""
     config = {**CONFIG, "modelFilter": "m", "operationFilter": "o", "clientReferenceFilters": {"a.b": "1", "c": ""}}
+    config["maxCost"] = {"amount": 0.1, "currency": "USD"}
     made = create(shop, config=config)
     assert shop.call("GET", f"/workers/{made['workerId']}").json()["config"] == config
 
