@@ -30,6 +30,9 @@ class JobResponse(Resource):
     client_job_id: str | None = Field(alias="id")
     request_data: JsonObject
     response_data: JsonObject | None
+    answered_by: str | None = Field(
+        description="The model whose call gave the result: the job's, one of its fallbacks, or one that a router chose."
+    )
     processing_metrics: JsonObject | None
     client_reference: JsonObject | None
     eval_prompt: str | None
@@ -77,6 +80,7 @@ def job_to_wire(job: Job) -> Wire:
         "id": job.client_job_id,
         "requestData": job.request_data,
         "responseData": job.response_data,
+        "answeredBy": job.answered_by,
         "processingMetrics": metrics_of(job.totals) if job.totals.calls else None,
         "clientReference": job.client_reference,
         "evalPrompt": job.eval_prompt,

@@ -142,3 +142,12 @@ class Job:
     ledger: tuple[Attempt, ...] = ()
     totals: Totals = field(default=Totals())
     revision: int = 0
+
+    @property
+    def answered_by(self) -> str | None:
+        """The model whose call gave the result; None where there is none, or a worker outside gave it."""
+        if self.response_data is None:
+            return None
+        completed = next((attempt for attempt in reversed(self.ledger) if attempt.outcome == "completed"), None)
+        calls = () if completed is None else completed.calls
+        return next((call.model for call in reversed(calls) if call.step == "work" and call.outcome == "ok"), None)

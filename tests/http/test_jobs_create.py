@@ -25,7 +25,7 @@ KEYS = {
     ),
     *("requestData", "responseData", "processingMetrics", "clientReference", "evalPrompt", "evalModel", "metaPrompt"),
     *("metaModel", "evalResult", "suggestedPromptId", "_metadata", "errorData", "responseFormat", "maxAttempts"),
-    *("notBefore", "lease", "leaseToken", "attempts", "steps", "_id", "createdAt"),
+    *("notBefore", "lease", "leaseToken", "attempts", "steps", "answeredBy", "_id", "createdAt"),
 }
 
 
@@ -47,7 +47,10 @@ def test_new_job_waits_and_shows_every_key(shop: Shop) -> None:
     assert set(job) == KEYS
     assert (job["status"], job["clientId"], job["operation"]) == ("PENDING", shop.client_id, "summarize")
     assert (job["temperature"], job["priority"], job["requestData"]) == (0.5, 5, {"text": "hello"})
-    assert all(job[key] is None for key in ("responseData", "errorData", "lease", "id", "clientReference", "notBefore"))
+    assert all(
+        job[key] is None
+        for key in ("responseData", "answeredBy", "errorData", "lease", "id", "clientReference", "notBefore")
+    )
     assert job["_metadata"]["createdBy"] == shop.client_id
     assert job["_id"] == job["jobId"]
     assert job["createdAt"] == job["_metadata"]["createdAt"]

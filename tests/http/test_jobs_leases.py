@@ -189,6 +189,7 @@ def test_steps_show_every_provider_call(shop: Shop) -> None:
     assert (metrics["inputCost"], metrics["outputCost"], metrics["currency"]) == (0.001, 0.002, "USD")
     assert metrics["totalCost"] == step["totalCost"] == metrics["inputCost"] + metrics["outputCost"]
     assert [entry["outcome"] for entry in job["attempts"]] == ["completed"]
+    assert job["answeredBy"] == call.model
 
 
 def test_one_of_many_claims_wins(shop: Shop) -> None:
