@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from api.services.model_problems import model_problems
 from engine.jobs.job import Job
 from engine.jobs.matching import claim_filter, mismatches
 from engine.jobs.queue import JobQueue, Page
 from engine.jobs.states import JobState
 from engine.records.store import Storage, Where
-from engine.records.values import Model, Worker, WorkerScope, WorkerStatus
+from engine.records.values import Worker, WorkerScope, WorkerStatus
 from utilities.clock import Clock
 
 MOST_WORKERS = 100
@@ -34,7 +35,10 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """`reason` is a stable word, `text` says it to people. `problems` will make the job fail once it is taken."""
+    """`reason` is a stable word, `text` says it to people.
+
+    `problems` will make the job fail once it is taken, or leave it fewer models than were meant for it.
+    """
 
     job: Job
     reason: str
@@ -95,12 +99,8 @@ class Explainer:
         return [f"prompt {name} does not exist any more" for name in dict.fromkeys(wanted) if name not in found]
 
     def _missing_models(self, job: Job) -> Sequence[str]:
-        wanted = list(dict.fromkeys(name for name in (job.model, job.eval_model, job.meta_model) if name))
-        found = {name: self._model(name) for name in wanted}
-        return [f"model {name} does not exist any more" for name, model in found.items() if model is None]
-
-    def _model(self, name: str) -> Model | None:
-        return next(iter(self._storage.models.find(Where(equals={"name": [name]}), Page(limit=1))), None)
+        wanted = [name for name in (job.model, job.eval_model, job.meta_model) if name]
+        return model_problems(wanted, self._storage.models)
 
 
 def _reasons(worker: Worker, job: Job) -> tuple[str, ...]:

@@ -178,6 +178,24 @@ def test_deleted_prompts_and_models_are_problems(shop: Shop) -> None:
     assert "model short-lived" in problems
 
 
+def test_deleted_fallbacks_and_targets_are_problems(shop: Shop) -> None:
+    """A waiting job is told of fallbacks and targets that do not exist any more, however far from its model, and of
+    a router that has none left."""
+    made = {name: shop.api.new_model(name=name) for name in ("a", "b")}
+    shop.api.new_model(name="c", fallbacks=["a"])
+    router = {"name": "r", "sdk": "router", "targets": [{"model": "b"}], "fallbacks": ["c"]}
+    assert shop.as_admin("POST", "/models", router).status_code == 201
+    job_id = shop.post(model="r")["jobId"]
+    assert explain(shop, job_id)["problems"] == []
+    for model in made.values():
+        shop.as_admin("DELETE", f"/models/{model['model_id']}")
+    assert explain(shop, job_id)["problems"] == [
+        "model b, a target of r, does not exist any more and is left out",
+        "model a, a fallback of c, does not exist any more and is left out",
+        "router r has no target left",
+    ]
+
+
 def test_listed_workers_are_bounded(shop: Shop) -> None:
     """However many workers there are, at most 100 are listed, and it is told that there are more."""
     job_id = shop.post()["jobId"]
