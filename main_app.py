@@ -34,14 +34,16 @@ from engine.llm import Timeouts
 from engine.records.store import Storage
 from engine.storage.factory import open_storage
 from llm_workers.assembly import build_pool
-from llm_workers.catalogue import Catalogue
+from llm_workers.catalogue import FRESH_SECONDS, Catalogue
 from llm_workers.completion import CompletionHandler
+from llm_workers.lanes import Lanes
 from llm_workers.loops import new_event_loop
 from llm_workers.pool import PoolTerms, WorkerPool
 from llm_workers.providers.registry import ProviderSet, Registry
+from llm_workers.rooms import ModelRooms
 from llm_workers.trials import Trials
-from utilities.clock import Clock, SharedClock
-from utilities.hop import Hop, ThreadHop
+from utilities.clock import SharedClock
+from utilities.hop import ThreadHop
 from utilities.ids import ObjectIds
 from utilities.logging import configure_logging
 from utilities.secrets import ProviderSecrets
@@ -108,69 +110,96 @@ def api_of(installation: Installation) -> FastAPI:
     return build_api(installation.services, api_settings, lifespan)
 
 
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What pool, trials and services are built on."""
+
+    storage: Storage
+    clock: SharedClock
+    ids: ObjectIds
+    signals: JobSignals
+    registry: Registry
+    secrets: ProviderSecrets
+    hop: ThreadHop
+
+    def catalogue(self, seconds: float = FRESH_SECONDS) -> Catalogue:
+        models, prompts = self.storage.models, self.storage.prompts
+        return Catalogue(models=models, prompts=prompts, hop=self.hop, clock=self.clock, seconds=seconds)
+
+
 def install(settings: Settings) -> Installation:
     """Opens the storage and builds services and pool around it; starts nothing."""
     storage = _storage(settings)
     clock = SharedClock(storage.server_time)
     clock.calibrate()
-    ids, signals, registry = ObjectIds(), JobSignals(), Registry()
     threads = ThreadPoolExecutor(_STORAGE_THREADS, thread_name_prefix="storage")
-    hop = ThreadHop(threads)
-    reading = ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="reading")
-    provider_secrets = ProviderSecrets(reserved=SECRET_NAMES)
-
-    def make_handler() -> CompletionHandler:
-        return CompletionHandler(
-            providers=ProviderSet(registry),
-            catalogue=Catalogue(models=storage.models, prompts=storage.prompts, hop=hop, clock=clock),
-            secrets=provider_secrets,
-            prompts=storage.prompts,
-            clock=clock,
-            ids=ids,
-            hop=hop,
-            reading=ThreadHop(reading),
-            timeouts=Timeouts(read=settings.attempt_timeout_seconds, total=settings.attempt_timeout_seconds),
-            reasks=settings.schema_reasks,
-        )
-
-    pool = build_pool(
-        pool_terms(settings),
+    base = _Base(
         storage=storage,
-        signals=signals,
         clock=clock,
-        hop=hop,
-        make_handler=make_handler,
-        policy=RetryPolicy(),
-        calibrate=clock.calibrate,
+        ids=ObjectIds(),
+        signals=JobSignals(),
+        registry=Registry(),
+        secrets=ProviderSecrets(reserved=SECRET_NAMES),
+        hop=ThreadHop(threads),
     )
-    trials = _trials(storage, registry, provider_secrets, clock=clock, ids=ids, hop=hop)
+    terms = pool_terms(settings)
+    lanes = Lanes(storage.shared, clock=clock, hop=base.hop, replica=terms.incarnation)
+    pool = _pool(settings, base, terms, lanes)
+    trials = Trials(
+        providers=ProviderSet(base.registry),
+        models=base.catalogue(seconds=0.0).models,
+        secrets=base.secrets,
+        clock=clock,
+        ids=base.ids,
+        hop=base.hop,
+    )
     services = build_services(
         storage=storage,
-        registry=registry,
+        registry=base.registry,
         control=pool,
         trials=trials,
-        signals=signals,
+        signals=base.signals,
         clock=clock,
-        ids=ids,
+        ids=base.ids,
         admin_key=settings.admin_api_key.get_secret_value(),
         pepper=settings.api_key_pepper.get_secret_value(),
     )
     return Installation(settings, storage, pool, services, trials, threads)
 
 
-def _trials(
-    storage: Storage, registry: Registry, provider_secrets: ProviderSecrets, *, clock: Clock, ids: ObjectIds, hop: Hop
-) -> Trials:
-    """Sees models as they are now: whoever tries one out may just have changed it."""
-    catalogue = Catalogue(models=storage.models, prompts=storage.prompts, hop=hop, clock=clock, seconds=0.0)
-    return Trials(
-        providers=ProviderSet(registry),
-        models=catalogue.models,
-        secrets=provider_secrets,
-        clock=clock,
-        ids=ids,
-        hop=hop,
+def _pool(settings: Settings, base: _Base, terms: PoolTerms, lanes: Lanes) -> WorkerPool:
+    reading = ThreadHop(ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="reading"))
+    timeouts = Timeouts(read=settings.attempt_timeout_seconds, total=settings.attempt_timeout_seconds)
+
+    def make_handler() -> CompletionHandler:
+        return CompletionHandler(
+            providers=ProviderSet(base.registry),
+            catalogue=base.catalogue(),
+            secrets=base.secrets,
+            prompts=base.storage.prompts,
+            clock=base.clock,
+            ids=base.ids,
+            hop=base.hop,
+            lanes=lanes,
+            reading=reading,
+            timeouts=timeouts,
+            reasks=settings.schema_reasks,
+        )
+
+    pool = build_pool(
+        terms,
+        storage=base.storage,
+        signals=base.signals,
+        clock=base.clock,
+        hop=base.hop,
+        make_handler=make_handler,
+        policy=RetryPolicy(),
+        calibrate=base.clock.calibrate,
+        rooms=ModelRooms(lanes),
+        tick=lanes.tick,
     )
+    lanes.on_room = pool.wake
+    return pool
 
 
 def _storage(settings: Settings) -> Storage:

@@ -1,11 +1,13 @@
 """Puts a pool together from its parts."""
 
+import math
 import random
 from collections.abc import Callable
 
 from engine.jobs.consumer import Tools
 from engine.jobs.held import Heartbeat, LeaseTerms
 from engine.jobs.retry import RetryPolicy
+from engine.jobs.rooms import Rooms, Unrestricted
 from engine.jobs.settler import Settler
 from engine.jobs.signals import JobSignals
 from engine.records.store import Storage
@@ -25,9 +27,14 @@ def build_pool(
     make_handler: Callable[[], LoopHandler],
     policy: RetryPolicy,
     calibrate: Callable[[], object],
+    rooms: Rooms | None = None,
+    tick: Callable[[], float] | None = None,
     seed: int | None = None,
 ) -> WorkerPool:
-    """A pool, not yet started. `make_handler` is called once on each event loop; `hop` reaches the storage."""
+    """A pool, not yet started. `make_handler` is called once on each event loop; `hop` reaches the storage.
+
+    `tick` is called by the pool's ticker, and answers after how many seconds to call it again.
+    """
 
     def make_tools() -> tuple[Tools, LoopHandler, Heartbeat]:
         rng = random.Random(seed)
@@ -43,6 +50,7 @@ def build_pool(
             policy=policy,
             rng=rng,
             later=pool.later,
+            rooms=rooms or Unrestricted(),
         )
         return tools, handler, heartbeat
 
@@ -53,6 +61,11 @@ def build_pool(
         clock=clock,
         policy=policy,
         calibrate=calibrate,
+        tick=tick or _never,
         make_thread=lambda name: LoopThread(name, make_tools),
     )
     return pool
+
+
+def _never() -> float:
+    return math.inf

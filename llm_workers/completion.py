@@ -16,9 +16,12 @@ from engine.records.store import PromptStore
 from engine.records.values import Prompt
 from llm_workers.answers import Answers
 from llm_workers.catalogue import Catalogue
+from llm_workers.lanes import Lanes
+from llm_workers.persistence import Persistence
 from llm_workers.prompting import system_text, user_text
 from llm_workers.providers.registry import ProviderSet
-from llm_workers.steps import Persistence, Step, Steps
+from llm_workers.routes import Routes
+from llm_workers.steps import Step, Steps
 from llm_workers.suggestions import Suggestions
 from utilities.clock import Clock
 from utilities.hop import Hop
@@ -43,12 +46,18 @@ class CompletionHandler:
         clock: Clock,
         ids: ObjectIds,
         hop: Hop,
+        lanes: Lanes,
         reading: Hop | None = None,
         timeouts: Timeouts | None = None,
         persistence: Persistence | None = None,
         reasks: int = 1,
+        rng: random.Random | None = None,
     ) -> None:
-        """`hop` reaches the storage, `reading` is for answers that take long to read; `reasks` are as in Steps."""
+        """`hop` reaches the storage, `reading` is for answers that take long to read; `reasks` are as in Steps.
+
+        `lanes` are all loops'.
+        """
+        chance = rng or random.Random()
         self._providers = providers
         self._catalogue = catalogue
         self._clock = clock
@@ -56,7 +65,7 @@ class CompletionHandler:
         self._timeouts = timeouts or Timeouts()
         self._suggestions = Suggestions(prompts, ids)
         self._answers = Answers(reading or hop)
-        self._persistence = persistence or Persistence(random.Random())
+        self._persistence = persistence or Persistence(chance)
         self._steps = Steps(
             providers=providers,
             secrets=secrets,
@@ -64,6 +73,8 @@ class CompletionHandler:
             clock=clock,
             hop=hop,
             timeouts=self._timeouts,
+            lanes=lanes,
+            routes=Routes(catalogue, lanes, chance),
             reasks=reasks,
         )
 

@@ -2,6 +2,7 @@
 
 import math
 import random
+import statistics
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ _LATENCIES_KEPT = 256
 _ACTIVE_SECONDS = 30.0
 _PROMISE_SECONDS = 1.0
 _TEXT_LIMIT = 300
+_UNBOUNDED = 1000
 
 
 class Reason(StrEnum):
@@ -187,6 +189,24 @@ class Lane:
             taken = self.waiting + (self._promised if now < self._promised_until else 0)
             bound = min(self._most_running() - self.running, self._starts_ahead(now)) - taken
             return max(0.0, bound)
+
+    def obstacle(self, now: float) -> tuple[str, float | None]:
+        """Why no call could start now, or soon, and for how many seconds; "" where one could. None: until one ends."""
+        shut = self.shut_now(now)
+        if shut is not None:
+            return str(shut.reason), shut.until - now
+        if self.free_places(now) <= 0:
+            return str(Reason.CONCURRENCY), None
+        wait = self.look_again(now)
+        return (str(Reason.REQUESTS), wait) if self.terms.hold < wait < math.inf else ("", 0.0)
+
+    def window(self) -> int:
+        """How many calls may run at a time; a large number where nothing says so."""
+        return int(min(self._most_running(), _UNBOUNDED))
+
+    def latency(self) -> float | None:
+        """The median of the last calls that ended well, in seconds; None where there was none."""
+        return statistics.median(self.latencies) if self.latencies else None
 
     def free_places(self, now: float) -> float:
         """How many more calls may run now; infinite where nothing is in the way."""

@@ -4,25 +4,25 @@ import asyncio
 import math
 import random
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
 import structlog
 
-from engine.jobs.job import Job
 from engine.llm import Completion, CompletionRequest, ProviderError
 from engine.records.values import Model
 from engine.shared import SharedDocuments
 from llm_workers.common_capacity import CommonCapacity
 from llm_workers.lane import Denied, Lane, LaneTerms, Reason, Shut
+from llm_workers.routing import Standing
 from utilities.clock import Clock
 from utilities.hop import Hop
 
 _MOST_ASKED = 500
-_SHORTEST_WAIT = 0.02
 _STOPPED = Denied(0.0, Reason.CONCURRENCY, "the loop that asked for it is closing")
 
 log = structlog.get_logger(__name__)
@@ -62,9 +62,9 @@ class _Queues:
 
 
 class Lanes:
-    """Implements the models' side of engine.jobs.rooms.Rooms. `replica` names this process and no other.
+    """`replica` names this process and no other.
 
-    `on_room` is called, from any thread, when jobs may be claimed that `caps` had left out.
+    `on_room` is called, from any thread, when jobs are worth claiming that a lane had no room for before.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Lanes:
         self._common = CommonCapacity(shared, clock, replica, self._terms)
         self._lock = threading.Lock()
         self._lanes: dict[str, Lane] = {}
+        self._models: dict[str, Model] = {}
         self._queues: dict[str, _Queues] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -98,9 +99,39 @@ class Lanes:
         lane.adopt(model)
         return lane
 
+    def of(self, model: Model) -> Lane | None:
+        """The model's lane, None where nobody has asked for it here."""
+        return self._lanes.get(model.id)
+
+    def know(self, models: Mapping[str, Model]) -> None:
+        """All models by name: which routers and fallbacks there are."""
+        self._models = dict(models)
+
+    def models(self) -> Mapping[str, Model]:
+        """The models by name that this process has heard of."""
+        return {**self._models, **{lane.model.name: lane.model for lane in self.known()}}
+
     def known(self) -> Sequence[Lane]:
         """Lanes of models that were asked in this process."""
         return list(self._lanes.values())
+
+    def standing(self, model: Model) -> Standing:
+        """How a model does here and now."""
+        lane = self._lanes.get(model.id)
+        if lane is None:
+            return Standing()
+        now = self.now()
+        why, seconds = lane.obstacle(now)
+        until = None if seconds is None else self._clock.now() + timedelta(seconds=seconds)
+        return Standing(
+            open=not why,
+            why=why,
+            until=until,
+            in_flight=lane.running,
+            window=lane.window(),
+            latency=lane.latency(),
+            limited_for=lane.limited_for(now),
+        )
 
     def call(self, model: Model, request: CompletionRequest) -> "LaneCall":
         """The context in which one call is made. Entering it raises ModelPaused where the wait would be long."""
@@ -138,32 +169,6 @@ class Lanes:
             lane.cool()
         self._common.heed_all(active)
         return self._terms.lookahead / 2
-
-    def caps(self) -> Mapping[str, int]:
-        now = self.now()
-        caps: dict[str, int] = {}
-        for lane in self.known():
-            room = lane.room(now)
-            if room < math.inf:
-                caps[lane.model.name] = int(room)
-                lane.capped = lane.capped and room < 1
-        return caps
-
-    def claimed(self, jobs: Sequence[Job], caps: Mapping[str, int]) -> None:
-        if not caps:
-            return
-        now, counts = self.now(), Counter(job.model for job in jobs)
-        for lane in self.known():
-            name = lane.model.name
-            if name in caps and counts[name] >= caps[name]:
-                lane.capped = True
-            if counts[name]:
-                lane.promise(counts[name], now)
-
-    def look_again(self) -> float:
-        now = self.now()
-        waits = (lane.look_again(now) for lane in self.known() if lane.capped)
-        return max(min(waits, default=math.inf), _SHORTEST_WAIT)
 
     async def _placed(self, lane: Lane, estimate: int) -> None:
         """Has a place, or raises ModelPaused: at the latest when it has waited for as long as a job is held."""

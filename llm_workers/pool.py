@@ -69,6 +69,7 @@ class WorkerPool:
         clock: Clock,
         policy: RetryPolicy,
         calibrate: Callable[[], object],
+        tick: Callable[[], float],
         make_thread: Callable[[str], LoopThread],
     ) -> None:
         self._terms = terms
@@ -77,6 +78,7 @@ class WorkerPool:
         self._clock = clock
         self._policy = policy
         self._calibrate = calibrate
+        self._tick_further = tick
         self._make_thread = make_thread
         self._threads: list[LoopThread] = []
         self._running: dict[str, _Running] = {}
@@ -104,13 +106,18 @@ class WorkerPool:
         lease = WorkerLease(self._terms.incarnation, now + self._terms.worker_lease)
         return replace(worker, lease=lease, thread_id=name, started_at=now)
 
+    def wake(self) -> None:
+        """There may be jobs worth claiming: every consumer looks now. From any thread."""
+        for running in list(self._running.values()):
+            running.consumer.wake()
+
     def nudge(self) -> None:
         self._nudged.set()
 
     def later(self, due_at: datetime) -> None:
         """A job will be due at this instant: look then, if not before. From any thread."""
         if due_at <= self._clock.now():
-            self._wake_all()
+            self.wake()
         if self._looks_at is None or due_at < self._looks_at:
             self.nudge()
 
@@ -175,7 +182,7 @@ class WorkerPool:
     def _note_recovery(self) -> None:
         if self._down:
             log.info("pool_goes_on")
-            self._wake_all()
+            self.wake()
         self._down = False
 
     def _note(self, reason: str) -> None:
@@ -195,6 +202,7 @@ class WorkerPool:
         self._reconcile()
         self._trust_leases()
         pause = self._recover()
+        pause = min(pause, timedelta(seconds=min(self._tick_further(), _TICK.total_seconds())))
         self._looks_at = self._clock.now() + pause
         return pause
 
@@ -213,7 +221,7 @@ class WorkerPool:
         resumed = not self._may_claim()
         self._good_until = self._renewed_until
         if resumed:
-            self._wake_all()
+            self.wake()
 
     def _may_claim(self) -> bool:
         return self._clock.monotonic() < self._good_until
@@ -240,7 +248,7 @@ class WorkerPool:
         if due is not None and due <= now:
             done = recover(self._storage.jobs, self._policy, now)
             if done.promoted or done.requeued:
-                self._wake_all()
+                self.wake()
             if done.more:
                 return timedelta(0)
             if not (done.promoted or done.requeued or done.dead):
@@ -340,10 +348,6 @@ class WorkerPool:
     def _on_fenced(self, job_id: str) -> None:
         for running in self._all():
             running.consumer.fenced(job_id)
-
-    def _wake_all(self) -> None:
-        for running in list(self._running.values()):
-            running.consumer.wake()
 
 
 def hop_executor(threads: int = 8) -> ThreadPoolExecutor:

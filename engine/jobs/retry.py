@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from engine.errors import MetasyncError, StorageError, StorageUnavailable
 from engine.jobs.job import Failure, Job
 from engine.jobs.outcome import DeadLettered, Outcome, Retried
-from engine.llm import ProviderError, QuotaExhausted, RateLimited, TransientProviderError
+from engine.llm import ModelPaused, ProviderError, QuotaExhausted, RateLimited, TransientProviderError
 from utilities.backoff import full_jitter
 
 _RAW_LIMIT = 100_000
@@ -18,7 +18,7 @@ class RetryPolicy:
     """Transient failures are retried with backoff and full jitter until the job's maxAttempts are used up.
 
     Waiting for a rate limit, a quota or the database charges nothing but has its own bound, `max_waits`; so have lost
-    leases, `max_leases_lost`.
+    leases, `max_leases_lost`. A job that no call was made for waits for as long as its model takes none.
     """
 
     base: timedelta = timedelta(seconds=1)
@@ -49,7 +49,7 @@ class RetryPolicy:
 
     def _wait(self, job: Job, error: MetasyncError, now: datetime, rng: random.Random) -> Outcome:
         failure = failure_of(error, job.attempts, now)
-        if job.waits >= self.max_waits:
+        if job.waits >= self.max_waits and not isinstance(error, ModelPaused):
             return DeadLettered(failure)
         quota = isinstance(error, QuotaExhausted)
         base, cap = (self.quota_base, self.quota_cap) if quota else (self.base, self.cap)

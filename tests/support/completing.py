@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from engine.records.values import Model, Prompt
 from engine.storage.factory import open_storage
 from llm_workers.catalogue import Catalogue
 from llm_workers.completion import CompletionHandler
+from llm_workers.lanes import Lanes
+from llm_workers.persistence import Persistence
 from llm_workers.providers.registry import ProviderSet, Registry
-from llm_workers.steps import Persistence
 from tests.support.factories import CLIENT, make_job, make_model, make_prompt
 from tests.support.fake_provider import FakeProvider
 from utilities.clock import SystemClock
@@ -56,7 +57,7 @@ class Completing:
     hop: ThreadHop
     environment: dict[str, str]
     pauses: list[float] = field(default_factory=list)
-    clock: SystemClock = field(default_factory=SystemClock)
+    clock: "LeapingClock" = field(default_factory=lambda: LeapingClock())  # noqa: PLW0108 - defined below
 
     def model(self, name: str = "m", **fields: Any) -> Model:
         """Stores a model at the fake provider; its deployment is its name."""
@@ -128,6 +129,7 @@ class Completing:
             clock=self.clock,
             ids=ObjectIds(),
             hop=self.hop,
+            lanes=Lanes(self.storage.shared, clock=self.clock, hop=self.hop, replica="test"),
             timeouts=timeouts,
             persistence=Persistence(random.Random(1), self._pause),
             reasks=reasks,
@@ -141,6 +143,23 @@ class Completing:
 
     async def _pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
+        self.clock.leap(seconds)
+
+
+class LeapingClock(SystemClock):
+    """The system's clock, for which the time of a pause passes at once."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def leap(self, seconds: float) -> None:
+        self._ahead += seconds
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self._ahead)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._ahead
 
 
 @contextmanager
