@@ -7,8 +7,7 @@ Azure's retry-after-ms.
 import math
 import re
 from collections.abc import Mapping, Set
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -25,6 +24,7 @@ from engine.llm import (
     Timeouts,
     TransientProviderError,
 )
+from llm_workers.providers.limit_headers import http_date, sent_at
 
 RAW_LIMIT = 64 * 1024
 _MESSAGE_LIMIT = 500
@@ -162,10 +162,7 @@ def sdk_unusable(error: Exception, sdk: str) -> NoReturn:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
-    """How long the vendor asks to wait: retry-after-ms, Retry-After in seconds, or as an HTTP date; at most a day.
-
-    A date counts from the answer's own Date where it has one, so that a clock gone wrong on either side does no harm.
-    """
+    """How long the vendor asks to wait: retry-after-ms, Retry-After in seconds, or as an HTTP date; at most a day."""
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return _bounded(timedelta(milliseconds=milliseconds))
@@ -173,8 +170,8 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
     seconds = _number(text)
     if seconds is not None:
         return _bounded(timedelta(seconds=seconds))
-    until = _date(text)
-    return None if until is None else _bounded(until - (_date(headers.get("Date")) or now))
+    until = http_date(text)
+    return None if until is None else _bounded(until - sent_at(headers, now))
 
 
 def _bounded(wait: timedelta) -> timedelta:
@@ -187,14 +184,6 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return min(max(number, 0.0), 1e9) if math.isfinite(number) else None
-
-
-def _date(text: str | None) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(text or "")
-    except (ValueError, IndexError, TypeError, OverflowError):
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def _delay_in(document: Any) -> timedelta | None:

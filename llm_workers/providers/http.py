@@ -14,6 +14,7 @@ from engine.llm import (
     CompletionRequest,
     ContentFiltered,
     JsonObject,
+    Level,
     ProviderError,
     TransientProviderError,
     UnusableAnswer,
@@ -30,6 +31,7 @@ from llm_workers.providers.faults import (
     sdk_unusable,
     unreadable,
 )
+from llm_workers.providers.limit_headers import levels_in
 from llm_workers.providers.rehearsal import Rehearsal, Rehearsals
 
 if TYPE_CHECKING:
@@ -84,9 +86,13 @@ class HttpProvider(ABC):
         sent = self.body(request)
         headers = self._headers(rehearsal, request)
         answer = await self._transport.post(rehearsal.url, headers, orjson.dumps(sent), request.timeouts)
-        if not 200 <= answer.status < 300:
-            raise self.refusal(answer, request, sent)
-        return self._completion(answer, request)
+        try:
+            if not 200 <= answer.status < 300:
+                raise self.refusal(answer, request, sent)
+            return self._completion(answer, request)
+        except ProviderError as error:
+            error.levels = self._levels(answer)
+            raise
 
     async def stream(self, request: CompletionRequest) -> AsyncGenerator[str | Completion, None]:
         rehearsal = await self._rehearsals.of(request)
@@ -104,6 +110,7 @@ class HttpProvider(ABC):
                     yield piece
             yield self._streamed(fold, "".join(pieces), answer, request)
         except ProviderError as error:
+            error.levels = self._levels(answer)
             self._tell_of_the_part(error, fold, "".join(pieces), request)
             raise
         finally:
@@ -155,7 +162,11 @@ class HttpProvider(ABC):
             usage=completion.usage,
             finish_reason=completion.finish_reason,
             request_id=request_id(answer.headers),
+            levels=self._levels(answer),
         )
+
+    def _levels(self, answer: "HttpAnswer | HttpStream") -> tuple[Level, ...]:
+        return levels_in(answer.headers, self._transport.clock.now())
 
     def _piece(self, fold: Fold, data: bytes, answer: "HttpStream", request: CompletionRequest) -> str:
         key, event = request.endpoint.key, document_of(data)

@@ -2,7 +2,8 @@
 
 import asyncio
 import traceback
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.llm import (
@@ -12,6 +13,7 @@ from engine.llm import (
     CompletionRequest,
     ContentFiltered,
     Endpoint,
+    Level,
     ProviderError,
     Timeouts,
     UnusableAnswer,
@@ -23,9 +25,37 @@ KEY = "sk-very/secret+key=0123456789"
 SCHEMA = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
 
 
+LEVELS = (
+    Level(kind="requests", limit=60, remaining=59, resets_in=1.0),
+    Level(kind="tokens", limit=150_000, remaining=149_984, resets_in=360.0),
+)
+_OPENAI_LIMITS = {
+    "x-ratelimit-limit-requests": "60",
+    "x-ratelimit-limit-tokens": "150000",
+    "x-ratelimit-remaining-requests": "59",
+    "x-ratelimit-remaining-tokens": "149984",
+    "x-ratelimit-reset-requests": "1s",
+    "x-ratelimit-reset-tokens": "6m0s",
+}
+_ANTHROPIC_LIMITS = {
+    "Date": "Sun, 06 Nov 1994 08:49:37 GMT",
+    "anthropic-ratelimit-requests-limit": "60",
+    "anthropic-ratelimit-requests-remaining": "59",
+    "anthropic-ratelimit-requests-reset": "1994-11-06T08:49:38Z",
+    "anthropic-ratelimit-tokens-limit": "200000",
+    "anthropic-ratelimit-tokens-remaining": "200000",
+    "anthropic-ratelimit-tokens-reset": "1994-11-06T08:49:37Z",
+    "anthropic-ratelimit-input-tokens-limit": "150000",
+    "anthropic-ratelimit-input-tokens-remaining": "149984",
+    "anthropic-ratelimit-input-tokens-reset": "1994-11-06T08:55:37Z",
+}
+
+
 @dataclass(frozen=True)
 class Vendor:
-    """`refused`, `filtered`: the errors for a model and a filter that say no, which not every vendor tells apart."""
+    """`limit_headers` are those that mean LEVELS, None where the vendor tells of no limits.
+
+    `refused`, `filtered`: the errors for a model and a filter that say no, which not every vendor tells apart."""
 
     sdk: str
     path: str
@@ -33,6 +63,7 @@ class Vendor:
     takes_attempt_id: bool = True
     refused: type[UnusableAnswer] = AnswerRefused
     filtered: type[UnusableAnswer] = ContentFiltered
+    limit_headers: Mapping[str, str] | None = field(default_factory=lambda: _OPENAI_LIMITS)
 
     def unusable(self, fault: str) -> type[UnusableAnswer]:
         """The error that a length, refusal or content_filter is."""
@@ -47,8 +78,8 @@ VENDORS = [
     Vendor("OpenAI", "/v1"),
     Vendor("AzureOpenAI", "", "2024-10-21"),
     Vendor("ChatCompletionsClient", "/models", "2024-05-01-preview"),
-    Vendor("Anthropic", "", takes_attempt_id=False, filtered=AnswerRefused),
-    Vendor("Gemini", "", "v1beta", takes_attempt_id=False, refused=ContentFiltered),
+    Vendor("Anthropic", "", takes_attempt_id=False, filtered=AnswerRefused, limit_headers=_ANTHROPIC_LIMITS),
+    Vendor("Gemini", "", "v1beta", takes_attempt_id=False, refused=ContentFiltered, limit_headers=None),
     Vendor("Mistral", "/mistral/v1", refused=ContentFiltered),
     Vendor("DeepSeek", "/deepseek"),
     Vendor("xAI", "/xai/v1"),

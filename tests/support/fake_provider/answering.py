@@ -16,6 +16,7 @@ from tests.support.fake_provider.script import Script
 from tests.support.fake_provider.seen import Seen
 from tests.support.fake_provider.wire.port import Asked, Reply, Wire, reply_for
 
+SENT_ALONG = web.RequestKey("sent_along", dict[str, str])
 _HTML = "<html><body>gateway error</body></html>"
 _ERRORS = frozenset({"rate_limit", "quota", "status", "key"})
 
@@ -55,6 +56,7 @@ class Answering:
         asked = self._wire.read(request, orjson.loads(await request.read()))
         call = self._seen.began(asked, self._wire.name)
         fault = self._script.fault_for(asked.model, f"{asked.system}\n{asked.user}")
+        request[SENT_ALONG] = fault.headers
         try:
             response = await self._respond(request, asked, fault)
         except ScriptedReset:
@@ -141,6 +143,11 @@ class Answering:
             await response.write(frame)
         await response.write_eof()
         return response
+
+
+async def send_along(request: web.Request, response: web.StreamResponse) -> None:
+    """Adds a fault's headers to an answer that is about to begin."""
+    response.headers.update(request.get(SENT_ALONG, {}))
 
 
 async def _piecemeal(request: web.Request, body: bytes, fault: Fault) -> web.StreamResponse:

@@ -50,6 +50,12 @@ class Fault:
         if self.kind not in KINDS:
             raise ValueError(f"unknown fault {self.kind!r}; known: {', '.join(KINDS)}")
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What is sent along, whatever the answer: the options named `header:...`, which only scripts can have."""
+        named = ((name.partition(":"), value) for name, value in self.options.items())
+        return {name: value for (kind, _, name), value in named if kind == "header"}
+
     def number(self, name: str, default: float) -> float:
         return float(self.options.get(name, default))
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from tests.support.fake_provider.answering import Answering, Gate, reset
+from tests.support.fake_provider.answering import Answering, Gate, reset, send_along
 from tests.support.fake_provider.script import Rule, Script, rule_of
 from tests.support.fake_provider.seen import Seen
 from tests.support.fake_provider.wire.anthropic import AnthropicWire
@@ -134,6 +134,7 @@ class FakeProvider:
 
     def _application(self, gate: Gate) -> web.Application:
         app = web.Application(client_max_size=_LARGEST)
+        app.on_response_prepare.append(send_along)
         for make in WIRES:
             wire = make()
             answering = Answering(wire, self.seen, self.script, gate, text=self._answer, latency=self._latency)
