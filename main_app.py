@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NoReturn
@@ -27,7 +27,7 @@ from api.app import build_api
 from api.services.wiring import Services, build_services
 from api.settings import ApiSettings
 from config import SECRET_NAMES, Settings, SettingsError, dev_banner, load_settings
-from engine.errors import MetasyncError, StorageUnavailable
+from engine.errors import MetasyncError, StorageError, StorageUnavailable
 from engine.jobs.retry import RetryPolicy
 from engine.jobs.signals import JobSignals
 from engine.llm import Timeouts
@@ -42,6 +42,7 @@ from llm_workers.pool import PoolTerms, WorkerPool
 from llm_workers.providers.registry import ProviderSet, Registry
 from llm_workers.rooms import ModelRooms
 from llm_workers.trials import Trials
+from llm_workers.wallets import Wallets
 from utilities.clock import SharedClock
 from utilities.hop import ThreadHop
 from utilities.ids import ObjectIds
@@ -68,6 +69,7 @@ class Installation:
     pool: WorkerPool
     services: Services
     trials: Trials
+    wallets: Wallets
     threads: ThreadPoolExecutor
 
     @asynccontextmanager
@@ -85,6 +87,8 @@ class Installation:
     def _close(self) -> None:
         self.services.close()
         self.threads.shutdown(wait=True)
+        with suppress(StorageError):  # what is held lapses by itself
+            self.wallets.close()
         self.storage.close()
         log.info("service_ended")
 
@@ -144,7 +148,8 @@ def install(settings: Settings) -> Installation:
     )
     terms = pool_terms(settings)
     lanes = Lanes(storage.shared, clock=clock, hop=base.hop, replica=terms.incarnation)
-    pool = _pool(settings, base, terms, lanes)
+    wallets = Wallets(storage, clock=clock, hop=base.hop, replica=terms.incarnation)
+    pool = _pool(settings, base, terms, lanes, wallets)
     trials = Trials(
         providers=ProviderSet(base.registry),
         models=base.catalogue(seconds=0.0).models,
@@ -164,10 +169,10 @@ def install(settings: Settings) -> Installation:
         admin_key=settings.admin_api_key.get_secret_value(),
         pepper=settings.api_key_pepper.get_secret_value(),
     )
-    return Installation(settings, storage, pool, services, trials, threads)
+    return Installation(settings, storage, pool, services, trials, wallets, threads)
 
 
-def _pool(settings: Settings, base: _Base, terms: PoolTerms, lanes: Lanes) -> WorkerPool:
+def _pool(settings: Settings, base: _Base, terms: PoolTerms, lanes: Lanes, wallets: Wallets) -> WorkerPool:
     reading = ThreadHop(ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="reading"))
     timeouts = Timeouts(read=settings.attempt_timeout_seconds, total=settings.attempt_timeout_seconds)
 
@@ -181,6 +186,7 @@ def _pool(settings: Settings, base: _Base, terms: PoolTerms, lanes: Lanes) -> Wo
             ids=base.ids,
             hop=base.hop,
             lanes=lanes,
+            wallets=wallets,
             reading=reading,
             timeouts=timeouts,
             reasks=settings.schema_reasks,
@@ -195,10 +201,11 @@ def _pool(settings: Settings, base: _Base, terms: PoolTerms, lanes: Lanes) -> Wo
         make_handler=make_handler,
         policy=RetryPolicy(),
         calibrate=base.clock.calibrate,
-        rooms=ModelRooms(lanes),
-        tick=lanes.tick,
+        rooms=ModelRooms(lanes, wallets),
+        tick=lambda: min(lanes.tick(), wallets.tick()),
+        ended=wallets.ended,
     )
-    lanes.on_room = pool.wake
+    lanes.on_room = wallets.on_room = pool.wake
     return pool
 
 

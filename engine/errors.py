@@ -9,6 +9,7 @@ MetasyncError
 │   └── InvalidField          a field's value is not acceptable; names the field
 ├── Unauthenticated           no valid credentials
 ├── Forbidden                 valid credentials, not enough
+├── BudgetExhausted           a client's budget or a worker's cost cap is used up: waits, charges nothing
 ├── LeaseLost                 the lease or its fencing token is no longer current
 ├── StorageError
 │   ├── StorageUnavailable    the database cannot be reached, is busy or is full: try again later
@@ -80,6 +81,10 @@ class Unauthenticated(MetasyncError):
 
 class Forbidden(MetasyncError):
     code = "forbidden"
+
+
+class BudgetExhausted(MetasyncError):
+    code = "budget_exhausted"
 
 
 class LeaseLost(MetasyncError):

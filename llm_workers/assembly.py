@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from engine.jobs.consumer import Tools
 from engine.jobs.held import Heartbeat, LeaseTerms
+from engine.jobs.queue import Hold
 from engine.jobs.retry import RetryPolicy
 from engine.jobs.rooms import Rooms, Unrestricted
 from engine.jobs.settler import Settler
@@ -29,11 +30,12 @@ def build_pool(
     calibrate: Callable[[], object],
     rooms: Rooms | None = None,
     tick: Callable[[], float] | None = None,
+    ended: Callable[[Hold], None] | None = None,
     seed: int | None = None,
 ) -> WorkerPool:
     """A pool, not yet started. `make_handler` is called once on each event loop; `hop` reaches the storage.
 
-    `tick` is called by the pool's ticker, and answers after how many seconds to call it again.
+    `tick` is called by the pool's ticker, and answers after how many seconds to call it again; `ended` is as in Tools.
     """
 
     def make_tools() -> tuple[Tools, LoopHandler, Heartbeat]:
@@ -51,6 +53,7 @@ def build_pool(
             rng=rng,
             later=pool.later,
             rooms=rooms or Unrestricted(),
+            ended=ended or _ignore,
         )
         return tools, handler, heartbeat
 
@@ -69,3 +72,7 @@ def build_pool(
 
 def _never() -> float:
     return math.inf
+
+
+def _ignore(_hold: Hold) -> None:
+    """Nobody listens."""

@@ -25,16 +25,20 @@ class Booking:
     def begin(self) -> None:
         self._started_at, self._began = self._clock.now(), self._clock.monotonic()
 
-    def end_well(self, completion: Completion) -> None:
-        self._record(_good_ending(completion))
+    def end_well(self, completion: Completion) -> Call | None:
+        """The call as it was recorded; None where there was none."""
+        return self._record(_good_ending(completion))
 
-    def end_badly(self, error: BaseException) -> None:
-        self._record(_bad_ending(error, self.completion))
+    def end_badly(self, error: BaseException) -> Call | None:
+        return self._record(_bad_ending(error, self.completion))
 
-    def _record(self, ending: "_Ending") -> None:
-        if self._started_at is not None:
-            duration = self._clock.monotonic() - self._began
-            self._work.record(_call(self._name, self._model, self._started_at, duration, ending))
+    def _record(self, ending: "_Ending") -> Call | None:
+        if self._started_at is None:
+            return None
+        duration = self._clock.monotonic() - self._began
+        call = _call(self._name, self._model, self._started_at, duration, ending)
+        self._work.record(call)
+        return call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

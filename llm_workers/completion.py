@@ -23,6 +23,7 @@ from llm_workers.providers.registry import ProviderSet
 from llm_workers.routes import Routes
 from llm_workers.steps import Step, Steps
 from llm_workers.suggestions import Suggestions
+from llm_workers.wallets import Wallets
 from utilities.clock import Clock
 from utilities.hop import Hop
 from utilities.ids import ObjectIds
@@ -47,6 +48,7 @@ class CompletionHandler:
         ids: ObjectIds,
         hop: Hop,
         lanes: Lanes,
+        wallets: Wallets,
         reading: Hop | None = None,
         timeouts: Timeouts | None = None,
         persistence: Persistence | None = None,
@@ -55,7 +57,7 @@ class CompletionHandler:
     ) -> None:
         """`hop` reaches the storage, `reading` is for answers that take long to read; `reasks` are as in Steps.
 
-        `lanes` are all loops'.
+        `lanes` and `wallets` are all loops'.
         """
         chance = rng or random.Random()
         self._providers = providers
@@ -74,6 +76,7 @@ class CompletionHandler:
             hop=hop,
             timeouts=self._timeouts,
             lanes=lanes,
+            wallets=wallets,
             routes=Routes(catalogue, lanes, chance),
             reasks=reasks,
         )

@@ -27,10 +27,14 @@ class Estimator:
 
     def estimate(self, request: CompletionRequest) -> int:
         """Tokens of the whole call, in and out."""
+        return sum(self.parts(request))
+
+    def parts(self, request: CompletionRequest) -> tuple[int, int]:
+        """Tokens in and out."""
         answer = self._answer + _DEVIATIONS * self._deviation
         if request.max_tokens is not None:
             answer = min(answer, float(request.max_tokens))
-        return int(_characters(request) / self._ratio * _SAFETY + answer) + _OVERHEAD
+        return int(_characters(request) / self._ratio * _SAFETY) + _OVERHEAD, int(answer)
 
     def learn(self, request: CompletionRequest, usage: Usage) -> None:
         if usage.input_tokens <= 0:

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from engine.llm import Completion, CompletionRequest, ProviderError
+from engine.pricing import cost_of, to_units
 from engine.records.values import Model
 from engine.shared import SharedDocuments
 from llm_workers.common_capacity import CommonCapacity
@@ -132,6 +133,11 @@ class Lanes:
             latency=lane.latency(),
             limited_for=lane.limited_for(now),
         )
+
+    def cost(self, model: Model, request: CompletionRequest) -> int:
+        """What the call may cost, in units of pricing.QUANTUM."""
+        cost = cost_of(*self.lane(model).estimator.parts(request), model.prices)
+        return to_units(cost.input) + to_units(cost.output)
 
     def call(self, model: Model, request: CompletionRequest) -> "LaneCall":
         """The context in which one call is made. Entering it raises ModelPaused where the wait would be long."""

@@ -1,4 +1,4 @@
-"""What is worth claiming, by what lanes have room for: the models' side of engine.jobs.rooms.Rooms."""
+"""What is worth claiming, by what lanes have room for and wallets have money for."""
 
 import math
 from collections import Counter
@@ -9,16 +9,18 @@ from engine.records.values import ROUTER, Model
 from llm_workers.lane import Lane
 from llm_workers.lanes import Lanes
 from llm_workers.routing import is_passed_by
+from llm_workers.wallets import Wallets
 
 _SHORTEST_WAIT = 0.02
 _MOST_STEPS = 100
 
 
 class ModelRooms:
-    """Answers at once, from any thread."""
+    """Implements engine.jobs.rooms.Rooms."""
 
-    def __init__(self, lanes: Lanes) -> None:
+    def __init__(self, lanes: Lanes, wallets: Wallets) -> None:
         self._lanes = lanes
+        self._wallets = wallets
 
     def caps(self) -> Mapping[str, int]:
         now, models = self._lanes.now(), self._lanes.models()
@@ -45,10 +47,10 @@ class ModelRooms:
         return max(wait, _SHORTEST_WAIT)
 
     def shut_clients(self) -> frozenset[str]:
-        return frozenset()
+        return self._wallets.shut_clients()
 
-    def shut_worker(self, worker_id: str) -> bool:  # noqa: ARG002 - the port's; no model shuts a worker
-        return False
+    def shut_worker(self, worker_id: str) -> bool:
+        return self._wallets.shut_worker(worker_id)
 
     def _room(self, name: str, models: Mapping[str, Model], now: float, seen: set[str]) -> float:
         """How many jobs that name it are worth claiming: a router has its targets', a model that is passed by has its

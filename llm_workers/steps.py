@@ -24,6 +24,7 @@ from llm_workers.lanes import Lanes
 from llm_workers.prompting import completion_request, correction
 from llm_workers.providers.registry import ProviderSet
 from llm_workers.routes import Routes, most_hopeful
+from llm_workers.wallets import Wallets
 from utilities.clock import Clock
 from utilities.hop import Hop
 
@@ -60,10 +61,12 @@ class Steps:
         hop: Hop,
         timeouts: Timeouts,
         lanes: Lanes,
+        wallets: Wallets,
         routes: Routes,
         reasks: int = 1,
     ) -> None:
         self._lanes = lanes
+        self._wallets = wallets
         self._routes = routes
         self._providers = providers
         self._keys = Keys(providers, secrets, hop)
@@ -114,18 +117,19 @@ class Steps:
         provider = await self._providers.get(step.model.sdk)
         request = await self._request(work, step, turns, number)
         await self._answers.prepare(step.response_format)
-        booking = Booking(work, step.name, step.model, self._clock)
-        try:
-            async with self._lanes.call(step.model, request) as call:
-                work.guard()
-                booking.begin()
-                booking.completion = call.completion = completion = await provider.complete(request)
-            result = await self._read(completion, step)
-        except BaseException as error:
-            booking.end_badly(error)
-            raise
-        booking.end_well(completion)
-        return result
+        async with self._wallets.call(work.job, step.model, self._lanes.cost(step.model, request)) as spending:
+            booking = Booking(work, step.name, step.model, self._clock)
+            try:
+                async with self._lanes.call(step.model, request) as call:
+                    work.guard()
+                    booking.begin()
+                    booking.completion = call.completion = completion = await provider.complete(request)
+                result = await self._read(completion, step)
+            except BaseException as error:
+                spending.made = booking.end_badly(error)
+                raise
+            spending.made = booking.end_well(completion)
+            return result
 
     async def _request(self, work: Assignment, step: Step, turns: tuple[Turn, ...], number: int) -> CompletionRequest:
         return completion_request(

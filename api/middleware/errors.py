@@ -14,6 +14,7 @@ from api.core.answers import Json
 from api.core.docs import DocumentationLocked
 from api.core.unprocessable import Unprocessable
 from engine.errors import (
+    BudgetExhausted,
     Forbidden,
     LeaseLost,
     MetasyncError,
@@ -50,6 +51,7 @@ TABLE: dict[type[MetasyncError], Answer] = {
     Forbidden: Answer(403),
     Unprocessable: Answer(422),
     LeaseLost: Answer(409),
+    BudgetExhausted: Answer(429, headers={"x-should-retry": "false"}),
     StorageUnavailable: Answer(503, "The database is not available at the moment, try again later"),
     ProviderError: Answer(502),
     MetasyncError: Answer(500, "Internal server error"),

@@ -17,7 +17,7 @@ from engine.jobs.held import Heartbeat, Held, LeaseTerms
 from engine.jobs.job import Job
 from engine.jobs.matching import mismatches
 from engine.jobs.outcome import Completed, DeadLettered, Outcome, Released, Retried, Settlement
-from engine.jobs.queue import ClaimFilter, JobQueue
+from engine.jobs.queue import ClaimFilter, Hold, JobQueue
 from engine.jobs.retry import RetryPolicy, failure_of
 from engine.jobs.rooms import Rooms, Unrestricted
 from engine.jobs.settler import Settler
@@ -56,7 +56,10 @@ class ConsumerTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What all consumers on one event loop share. `later` is told when a job will be due again."""
+    """What all consumers on one event loop share.
+
+    `later` is told when a job will be due again, `ended` of every attempt when its calls are durable, or never will be.
+    """
 
     queue: JobQueue
     hop: Hop
@@ -68,6 +71,7 @@ class Tools:
     rng: random.Random
     later: Callable[[datetime], None]
     rooms: Rooms = field(default_factory=Unrestricted)
+    ended: Callable[[Hold], None] = lambda _: None
 
 
 class Consumer:
@@ -199,6 +203,7 @@ class Consumer:
 
     def _ended(self, held: Held, task: asyncio.Task[None]) -> None:
         self._tools.heartbeat.remove(held)
+        self._tools.ended(held.hold)
         if self._held.get(held.job.id, (None, None))[1] is task:
             del self._held[held.job.id]
         self._changed.set()

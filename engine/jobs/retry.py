@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from engine.errors import MetasyncError, StorageError, StorageUnavailable
+from engine.errors import BudgetExhausted, MetasyncError, StorageError, StorageUnavailable
 from engine.jobs.job import Failure, Job
 from engine.jobs.outcome import DeadLettered, Outcome, Retried
 from engine.llm import ModelPaused, ProviderError, QuotaExhausted, RateLimited, TransientProviderError
@@ -18,7 +18,8 @@ class RetryPolicy:
     """Transient failures are retried with backoff and full jitter until the job's maxAttempts are used up.
 
     Waiting for a rate limit, a quota or the database charges nothing but has its own bound, `max_waits`; so have lost
-    leases, `max_leases_lost`. A job that no call was made for waits for as long as its model takes none.
+    leases, `max_leases_lost`. A job that no call was made for waits for as long as its model takes none,
+    or its money is used up: then it is ready again at once, and claims leave it where it is.
     """
 
     base: timedelta = timedelta(seconds=1)
@@ -30,6 +31,8 @@ class RetryPolicy:
 
     def decide(self, job: Job, error: Exception, now: datetime, rng: random.Random) -> Outcome:
         """The outcome for `job`, whose `attempts` do not yet count this failure."""
+        if isinstance(error, BudgetExhausted):
+            return Retried(failure_of(error, job.attempts, now), now, charged=False)
         if isinstance(error, (RateLimited, QuotaExhausted, StorageUnavailable)):
             return self._wait(job, error, now, rng)
         charged = job.attempts + 1

@@ -23,6 +23,7 @@ from llm_workers.completion import CompletionHandler
 from llm_workers.lanes import Lanes
 from llm_workers.persistence import Persistence
 from llm_workers.providers.registry import ProviderSet, Registry
+from llm_workers.wallets import Wallets
 from tests.support.factories import CLIENT, make_job, make_model, make_prompt
 from tests.support.fake_provider import FakeProvider
 from utilities.clock import SystemClock
@@ -130,6 +131,7 @@ class Completing:
             ids=ObjectIds(),
             hop=self.hop,
             lanes=Lanes(self.storage.shared, clock=self.clock, hop=self.hop, replica="test"),
+            wallets=Wallets(self.storage, clock=self.clock, hop=self.hop, replica="test"),
             timeouts=timeouts,
             persistence=Persistence(random.Random(1), self._pause),
             reasks=reasks,

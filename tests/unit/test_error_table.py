@@ -14,6 +14,7 @@ from api.middleware.access_log import AccessLog
 from api.middleware.correlation import CorrelationId
 from engine import llm
 from engine.errors import (
+    BudgetExhausted,
     Duplicate,
     Forbidden,
     InvalidField,
@@ -40,6 +41,7 @@ STATUSES: list[tuple[MetasyncError, int]] = [
     (Forbidden("no"), 403),
     (KeyReused("again"), 422),
     (LeaseLost("gone"), 409),
+    (BudgetExhausted("used up"), 429),
     (Unprocessable(("body", "x"), "odd", 1), 422),
     (StorageUnavailable("down"), 503),
     (StorageCorrupt("broken"), 500),
