@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 BRUNO := .cache/bruno/node_modules/.bin/bru
 BRUNO_VERSION := 4.1.0
-PYTEST_WORKERS ?= auto
-PARALLEL := -n $(PYTEST_WORKERS) --maxprocesses 4
+# More than a small machine has cores: two thirds of the tests' time is waiting for leases, timeouts and processes.
+PYTEST_WORKERS ?= 4
+PARALLEL := -n $(PYTEST_WORKERS) --dist worksteal
 COVERED := --cov --cov-report=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 

@@ -15,7 +15,10 @@ from engine.llm import PermanentProviderError, TransientProviderError
 from engine.records.store import Storage
 from tests.support.faulty import Fault, Faulty, Plan
 from tests.support.rig import Rig, ScriptedHandler, new_job, new_worker, running_pool
+from tests.support.service import one_of_each
 from utilities.clock import SystemClock
+
+pytestmark = pytest.mark.parametrize("backend", one_of_each(), indirect=True)
 
 LEASE = timedelta(seconds=1)
 OPERATIONS = 40

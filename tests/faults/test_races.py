@@ -20,6 +20,7 @@ from engine.jobs.states import Event, JobState
 from engine.records.store import Storage
 from tests.support.faulty import Fault, Faulty, Plan
 from tests.support.rig import Rig, ScriptedHandler, new_job, new_worker, running_pool
+from tests.support.service import one_of_each
 from tests.support.waiting import eventually
 from utilities.clock import SystemClock, to_milliseconds
 
@@ -280,6 +281,7 @@ def test_a_flood_does_not_starve_others(storage: Storage) -> None:
     assert place <= 12
 
 
+@pytest.mark.parametrize("backend", one_of_each()[:1], indirect=True)
 @pytest.mark.parametrize("interval", [1, 2])
 def test_an_idle_worker_asks_once_per_poll_interval(storage: Storage, interval: int) -> None:
     """Polls start short and back off: between the last ones lies the whole interval, and each is one operation."""
