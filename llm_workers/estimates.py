@@ -49,4 +49,4 @@ class Estimator:
 
 
 def _characters(request: CompletionRequest) -> int:
-    return len(request.system) + len(request.user)
+    return len(request.system) + len(request.user) + sum(len(turn.text) for turn in request.turns)

@@ -231,7 +231,7 @@ class Lane:
         with self.lock:
             self.running -= 1
             self.latencies.append(now - started_at)
-            self.breaker.record(now, failed=False)
+            self.breaker.record(now, failed=False, started_at=started_at)
             self._good()
         self.estimator.learn(request, completion.usage)
         self._true_up(estimate, completion.usage)
@@ -280,10 +280,10 @@ class Lane:
             return Shut(now + pause, Reason.QUOTA, text)
         if not isinstance(error, TransientProviderError):
             self._good()
-            self.breaker.record(now, failed=False)
+            self.breaker.record(now, failed=False, started_at=started_at)
             return None
         self.concurrency.failed(started_at, running, now)
-        opened = self.breaker.record(now, failed=True)
+        opened = self.breaker.record(now, failed=True, started_at=started_at)
         return None if opened is None else Shut(now + opened, Reason.BREAKER, text)
 
     def _pause(self, error: ProviderError, base: timedelta, cap: timedelta) -> float:
@@ -303,7 +303,7 @@ class Lane:
     def _standing_shut(self, now: float) -> Shut | None:
         if self._shut is not None and now >= self._shut.until:
             self._shut = None
-            self.breaker.try_again()
+            self.breaker.try_again(now)
             self.concurrency.restart(now, self._busiest)
         return self._shut
 

@@ -84,29 +84,34 @@ class Breaker:
         self._failed = 0
         self._openings = 0
         self._good_probes = 0
+        self._probing_since = -math.inf
 
     def error_rate(self, now: float) -> float:
         """The share of the window's calls that failed; 0 without calls."""
         self._forget(now)
         return self._failed / len(self._calls) if self._calls else 0.0
 
-    def record(self, now: float, *, failed: bool) -> float | None:
-        """Seconds for which the breaker has just opened, None where it has not."""
+    def record(self, now: float, *, failed: bool, started_at: float = math.inf) -> float | None:
+        """Seconds for which the breaker has just opened, None where it has not.
+
+        A call that had `started_at` an instant before the probes did is none: it says how the model was.
+        """
         self._calls.append((now, failed))
         self._failed += failed
+        self._forget(now)
         if self.state is BreakerState.HALF_OPEN:
-            return self._probed(failed=failed)
+            return self._probed(failed=failed) if started_at >= self._probing_since else None
         if self.state is BreakerState.OPEN or not failed:
             return None
-        self._forget(now)
         if len(self._calls) < self._terms.least or self._failed < self._terms.share * len(self._calls):
             return None
         return self._open()
 
-    def try_again(self) -> None:
+    def try_again(self, now: float) -> None:
         """The pause is over: from now on calls are probes."""
         if self.state is BreakerState.OPEN:
             self.state = BreakerState.HALF_OPEN
+            self._probing_since = now
             self._good_probes = 0
 
     def _probed(self, *, failed: bool) -> float | None:
