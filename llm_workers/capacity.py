@@ -55,8 +55,8 @@ class Ask:
 class Grant:
     """`starts` are the instants for the first calls asked for; the others had to start after the horizon.
 
-    `requests_free_at` and `tokens_free_at` say how far the limits are booked, `concurrency` how many calls this
-    replica may have running; None: no such limit.
+    `requests_free_at` and `tokens_free_at` say how far the limits are booked. No call is to be started while
+    `concurrency` are running here; there may be more for a while, where others have come to share. None: no such limit.
     """
 
     starts: tuple[float, ...]
@@ -90,6 +90,11 @@ class Bucket:
     def fill(self, units: float, at: float) -> None:
         self.free_at = max(self.free_at, at) + units / self.rate
 
+    def correct(self, units: float, now: float) -> None:
+        """Calls before have used so many more units than they filled in. What has drained cannot be given back: it
+        would be free to be used on top of the burst."""
+        self.free_at = max(self.free_at + units / self.rate, min(self.free_at, now))
+
     def starts_within(self, units: float, now: float, seconds: float) -> int:
         """How many calls of `units` may start within `seconds` from `now`."""
         room = (now + seconds - max(self.free_at, now)) * self.rate + self.burst
@@ -114,13 +119,13 @@ def granted(document: JsonObject, ask: Ask, limits: Limits, now: float, window: 
     requests = _requests(changed, limits, window)
     tokens = _tokens(changed, limits, window, now)
     if tokens is not None:
-        tokens.free_at += ask.corrections / tokens.rate
+        tokens.correct(ask.corrections, now)
     starts = _starts(ask, now, requests, tokens)
     if requests is not None:
         changed["requestsFreeAt"] = requests.free_at
     if tokens is not None:
+        _note_size(changed, tokens, max(ask.estimates[: len(starts)], default=0), now, window)
         changed["tokensFreeAt"] = tokens.free_at
-        _note_size(changed, max(ask.estimates[: len(starts)], default=0), now)
     return changed, Grant(
         starts=tuple(starts),
         requests_free_at=None if requests is None else requests.free_at,
@@ -163,17 +168,24 @@ def _starts(ask: Ask, now: float, requests: Bucket | None, tokens: Bucket | None
     return starts
 
 
-def _note_size(document: JsonObject, units: int, now: float) -> None:
-    """Takes effect from the next asking on: these calls have waited for the burst as it was."""
+def _note_size(document: JsonObject, tokens: Bucket, units: int, now: float, window: Window) -> None:
+    """Takes effect from the next asking on: these calls have waited for the burst as it was.
+
+    A burst that grows is empty at first. Were it free to be used at once, it would come on top of what has been called.
+    """
     largest, _ = document.get("largest", (0, 0.0))
-    if units and units >= largest:
-        document["largest"] = (units, now)
+    if not units or units < largest:
+        return
+    document["largest"] = (units, now)
+    wider = tokens_bucket(tokens.limit, tokens.free_at, window, units)
+    tokens.free_at += max(wider.burst / wider.rate - tokens.burst / tokens.rate, 0.0)
 
 
 def _held(document: JsonObject, ask: Ask, limit: int, now: float) -> int:
     """How many calls of the limit are this replica's from now on: its fair share, less what others still hold.
 
-    A replica that says nothing for fifteen seconds has lost its part.
+    What it has running beyond that counts as held until it has ended, but is not replaced: else who came first would
+    keep everything. A replica that says nothing for fifteen seconds has lost its part.
     """
     holders: dict[str, Any] = {
         name: holder for name, holder in document.get("holders", {}).items() if holder[2] > now and name != ask.replica
@@ -181,11 +193,12 @@ def _held(document: JsonObject, ask: Ask, limit: int, now: float) -> int:
     wants = {name: int(holder[1]) for name, holder in holders.items()}
     share = fair_parts({**wants, ask.replica: max(ask.wanted, ask.running)}, limit)[ask.replica]
     free = limit - sum(int(holder[0]) for holder in holders.values())
-    held = max(min(share, free), ask.running, 0)
+    part = max(min(share, free), 0)
+    held = max(part, ask.running)
     if held or ask.wanted:
         holders[ask.replica] = [held, max(ask.wanted, ask.running), now + _HOLD_SECONDS]
     document["holders"] = holders
-    return held
+    return part
 
 
 def fair_parts(wants: dict[str, int], total: int) -> dict[str, int]:
