@@ -17,7 +17,7 @@ def request(characters: int = 4000, **fields: Any) -> CompletionRequest:
 
 
 def test_the_first_guess_is_high() -> None:
-    """Before anything is known it is above what English text takes, at about four characters a token, with its answer."""
+    """Before anything is known it is above what English takes, at four characters a token, with a short answer."""
     assert 1000 + 200 < Estimator().estimate(request(4000)) < 2500
 
 
