@@ -175,9 +175,11 @@ class Lane:
             return taken
 
     def promise(self, count: int, now: float) -> None:
-        """So many jobs were claimed that will want a place soon."""
+        """So many jobs were claimed that will want a place soon; none where it is shut, since they go elsewhere."""
         with self.lock:
             self._used_at = now
+            if count == 0 or self._standing_shut(now) is not None:
+                return
             self._promised = count + (self._promised if now < self._promised_until else 0)
             self._promised_until = now + _PROMISE_SECONDS
 
