@@ -2,11 +2,10 @@
 
 import structlog
 
+from engine.budgets import spent_units
 from engine.llm import JsonObject
-from engine.pricing import to_units
 from engine.purses import Ask, Grant, News, Purse, PurseKind, Seen, abandoned, granted, moved_of
 from engine.records.store import Storage
-from engine.usage import UsageQuery
 from llm_workers.wallet import Wallet
 from utilities.clock import Clock
 
@@ -58,16 +57,7 @@ class CommonPurses:
         if purse.kind is PurseKind.WORKER or purse.days is None:
             return Seen()
         document = self._storage.shared.get_many([purse.key]).get(purse.key, {})
-        return Seen(spent_of(self._storage, purse), moved_of(document) + ask.settled)
-
-
-def spent_of(storage: Storage, purse: Purse) -> int:
-    """What the usage says that a client has spent in the purse's period and currency, in units."""
-    if purse.days is None:
-        return 0
-    query = UsageQuery(first=purse.days.first, last=purse.days.last, client_id=purse.owner_id, group_by=frozenset())
-    rows = [row for row in storage.usage.rows(query) if row.currency == purse.limit.currency]
-    return sum(to_units(row.input_cost) + to_units(row.output_cost) for row in rows)
+        return Seen(spent_units(self._storage.usage, purse), moved_of(document) + ask.settled)
 
 
 def _tell(purse: Purse, news: News | None) -> None:

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from api.models.base import Answer, Body, Resource, resource_to_wire
-from api.models.money import BudgetModel, budget_to_wire
+from api.models.money import BudgetModel, BudgetStateModel, budget_to_wire, state_to_wire
 from api.services.clients import ClientWithKey
+from engine.budgets import BudgetState
 from engine.records.values import Client
 
 Name = Annotated[str, Field(min_length=1, max_length=255)]
@@ -39,6 +40,9 @@ class ClientResponse(Resource):
     name: str
     enabled: bool
     budget: BudgetModel | None
+    budget_state: BudgetStateModel | None = Field(
+        description="How it stands: in GET /clients/{client_id}; null in other answers and without a budget."
+    )
 
 
 class ClientCreateResponse(ClientResponse):
@@ -54,12 +58,13 @@ class ClientRotateKeyResponse(Answer):
     created_at: str = Field(deprecated="When the client was made")
 
 
-def client_to_wire(client: Client) -> dict[str, Any]:
+def client_to_wire(client: Client, state: BudgetState | None = None) -> dict[str, Any]:
     return {
         "clientId": client.id,
         "name": client.name,
         "enabled": client.enabled,
         "budget": budget_to_wire(client.budget),
+        "budgetState": state_to_wire(state),
         **resource_to_wire(client),
     }
 

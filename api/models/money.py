@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from api.models.base import Body
+from api.models.base import Answer, Body
+from engine.budgets import BudgetState
 from engine.pricing import QUANTUM
 from engine.records.values import Budget, BudgetPeriod, Money
 
@@ -56,3 +57,28 @@ def money_to_wire(money: Money) -> dict[str, Any]:
 
 def budget_to_wire(budget: Budget | None) -> dict[str, Any] | None:
     return None if budget is None else {**money_to_wire(budget.limit), "period": budget.period}
+
+
+class BudgetStateModel(Answer):
+    """How it stands in its period. `left` is the amount less `spent` and `reserved`, not below 0."""
+
+    currency: str
+    spent: float
+    reserved: float = Field(description="What replicas hold for calls, for some seconds longer than needed.")
+    left: float
+    period_ends: str | None = Field(description="null: never by itself.")
+    exhausted: bool = Field(description="All of it has been spent: jobs wait.")
+
+
+def state_to_wire(state: BudgetState | None) -> dict[str, Any] | None:
+    """The fields of BudgetStateModel."""
+    if state is None:
+        return None
+    return {
+        "currency": state.purse.limit.currency,
+        "spent": float(state.spent),
+        "reserved": float(state.reserved),
+        "left": float(state.left),
+        "periodEnds": state.purse.ends_at,
+        "exhausted": state.exhausted,
+    }

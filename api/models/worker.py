@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 
 from api.models.base import LONGEST_TEXT, Answer, Body, Plain, Resource, resource_to_wire
 from api.models.job import Text
-from api.models.money import MoneyModel, money_to_wire
+from api.models.money import BudgetStateModel, MoneyModel, money_to_wire, state_to_wire
 from api.services.worker_batches import BatchResult, Failed
 from api.services.workers import WorkerDraft
+from engine.budgets import BudgetState
 from engine.records.values import Worker, WorkerScope, WorkerStatus
 from engine.records.values import WorkerConfig as Config
 
@@ -110,6 +111,10 @@ class WorkerResponse(Resource):
     config: WorkerConfig
     group: str | None
     thread_info: Wire | None
+    budget_state: BudgetStateModel | None = Field(
+        description="How its maxCost stands: in GET /workers/{worker_id}; null in other answers, without one, and if "
+        "it does not run."
+    )
 
 
 class WorkerBatchCreateResponse(Answer):
@@ -137,7 +142,7 @@ class WorkerSummaryResponse(Answer):
     error_ids: list[str] = Field(alias="error_ids")
 
 
-def worker_to_wire(worker: Worker) -> Wire:
+def worker_to_wire(worker: Worker, state: BudgetState | None = None) -> Wire:
     """The fields of WorkerResponse."""
     runs = worker.status is WorkerStatus.RUNNING and worker.thread_id is not None
     return {
@@ -149,6 +154,7 @@ def worker_to_wire(worker: Worker) -> Wire:
         "config": config_to_wire(worker.config),
         "group": worker.group,
         "threadInfo": {"threadId": worker.thread_id, "startedAt": worker.started_at} if runs else None,
+        "budgetState": state_to_wire(state),
         **resource_to_wire(worker),
     }
 

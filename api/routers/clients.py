@@ -36,7 +36,7 @@ async def list_clients(page: Paged, access: Accessed) -> Response:
 
 @router.get("/{client_id}", response_model=ClientResponse)
 async def get_client(client_id: str, access: Accessed) -> Response:
-    return Json(client_to_wire(await access.call(access.services.clients.get, client_id)))
+    return Json(client_to_wire(*await access.call(access.services.clients.shown, client_id)))
 
 
 @router.patch("/{client_id}", response_model=ClientResponse)

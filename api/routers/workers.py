@@ -76,7 +76,7 @@ async def summarize_workers(filters: SummaryFilters, access: Accessed) -> Respon
 @router.get("/{worker_id}", response_model=WorkerResponse)
 async def get_worker(worker_id: str, access: Accessed) -> Response:
     editor = editor_of(await access.caller())
-    return Json(worker_to_wire(await access.call(access.services.workers.get, editor, worker_id)))
+    return Json(worker_to_wire(*await access.call(access.services.workers.shown, editor, worker_id)))
 
 
 @router.patch("/{worker_id}", response_model=WorkerResponse)

@@ -7,6 +7,7 @@ from typing import Any
 
 from api.core.authentication import ADMIN
 from api.services.changing import changed
+from engine.budgets import Budgets, BudgetState
 from engine.errors import NotFound
 from engine.jobs.queue import Page
 from engine.metadata import Metadata
@@ -36,6 +37,7 @@ class ClientService:
         clients: RecordStore[Client],
         workers: WorkerStore,
         control: WorkerControl,
+        budgets: Budgets,
         *,
         hasher: KeyHasher,
         clock: Clock,
@@ -44,6 +46,7 @@ class ClientService:
         self._clients = clients
         self._workers = workers
         self._control = control
+        self._budgets = budgets
         self._hasher = hasher
         self._clock = clock
         self._forget = forget
@@ -62,9 +65,10 @@ class ClientService:
         """A page of the clients, and how many there are."""
         return self._clients.find(Where(), page), self._clients.count(Where())
 
-    def get(self, client_id: str) -> Client:
-        """Raises NotFound."""
-        return _found(self._clients.get(client_id), client_id)
+    def shown(self, client_id: str) -> tuple[Client, BudgetState | None]:
+        """A client and how its budget stands. Raises NotFound."""
+        client = _found(self._clients.get(client_id), client_id)
+        return client, self._budgets.of_client(client, self._clock.now())
 
     def update(self, client_id: str, fields: Mapping[str, Any]) -> Client:
         """`fields` are the ones to change, by name. Raises NotFound."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from api.services.model_problems import model_problems
+from engine.budgets import Budgets
+from engine.errors import BudgetExhausted
 from engine.jobs.job import Job
 from engine.jobs.matching import claim_filter, mismatches
 from engine.jobs.queue import JobQueue, Page
@@ -56,6 +58,7 @@ class Explainer:
         self._queue: JobQueue = storage.jobs
         self._storage = storage
         self._clock = clock
+        self._budgets = Budgets(storage)
 
     def explain(self, job: Job) -> Explanation:
         now = self._clock.now()
@@ -69,10 +72,11 @@ class Explainer:
 
     def _waiting(self, job: Job, now: datetime) -> Explanation:
         workers = self._workers(job)
-        candidates = [Candidate(worker, _reasons(worker, job)) for worker in workers[:MOST_WORKERS]]
+        spent = self._budgets.spent_workers(workers[:MOST_WORKERS])
+        candidates = [Candidate(worker, _reasons(worker, job, spent)) for worker in workers[:MOST_WORKERS]]
         later = job.due_at is not None and job.due_at > now
         ahead = self._queue.ahead_of(job, MOST_AHEAD)
-        reason, text = _later(job) if later else _for_worker(candidates, ahead)
+        reason, text = _later(job) if later else self._for_money(job, now) or _for_worker(candidates, ahead)
         return Explanation(
             job=job,
             reason=reason,
@@ -82,6 +86,13 @@ class Explainer:
             position=Position(ahead, ahead >= MOST_AHEAD),
             problems=self._problems(job),
         )
+
+    def _for_money(self, job: Job, now: datetime) -> tuple[str, str] | None:
+        state = self._budgets.of_client(self._storage.clients.get(job.client_id), now)
+        refused = job.failure is not None and job.failure.error_type == BudgetExhausted.__name__
+        if state is None or not (state.exhausted or (refused and state.left == 0)):
+            return None
+        return "budget_exhausted", f"It waits for money: {state.purse.used_up(held=not state.exhausted)}."
 
     def _workers(self, job: Job) -> Sequence[Worker]:
         page = Page(limit=MOST_WORKERS + 1)
@@ -103,9 +114,10 @@ class Explainer:
         return model_problems(wanted, self._storage.models)
 
 
-def _reasons(worker: Worker, job: Job) -> tuple[str, ...]:
+def _reasons(worker: Worker, job: Job, spent: frozenset[str]) -> tuple[str, ...]:
     stopped = () if worker.status is WorkerStatus.RUNNING else (f"is {worker.status}",)
-    return (*stopped, *mismatches(claim_filter(worker), job))
+    poor = ("is at its maxCost, which is used up",) if worker.id in spent else ()
+    return (*stopped, *poor, *mismatches(claim_filter(worker), job))
 
 
 def _later(job: Job) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from api.services.prompts import PromptService
 from api.services.references import Catalogue
 from api.services.usage import UsageService
 from api.services.workers import WorkerService
+from engine.budgets import Budgets
 from engine.jobs.signals import JobSignals
 from engine.llm import ProviderRegistry
 from engine.records.control import ModelTrials, WorkerControl
@@ -76,6 +77,7 @@ def build_services(
             storage.clients,
             storage.workers,
             control,
+            Budgets(storage),
             hasher=hasher,
             clock=clock,
             forget=authenticator.forget,
@@ -88,5 +90,5 @@ def build_services(
         intake=JobIntake(queue=storage.jobs, catalogue=catalogue, signals=signals, clock=clock, ids=ids),
         explainer=Explainer(storage, clock),
         usage=UsageService(storage.usage),
-        workers=WorkerService(storage.workers, storage.clients, control, clock=clock, ids=ids),
+        workers=WorkerService(storage.workers, storage.clients, control, Budgets(storage), clock=clock, ids=ids),
     )

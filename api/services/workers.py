@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from api.services.changing import changed
 from api.services.job_edits import Editor
+from engine.budgets import Budgets, BudgetState
 from engine.errors import Forbidden, MetasyncError, NotFound, Refused, UnknownReference
 from engine.jobs.queue import Page
 from engine.jobs.references import filter_texts
@@ -52,6 +53,7 @@ class WorkerService:
         workers: WorkerStore,
         clients: RecordStore[Client],
         control: WorkerControl,
+        budgets: Budgets,
         *,
         clock: Clock,
         ids: ObjectIds,
@@ -59,6 +61,7 @@ class WorkerService:
         self._workers = workers
         self._clients = clients
         self._control = control
+        self._budgets = budgets
         self._clock = clock
         self._ids = ids
 
@@ -83,6 +86,11 @@ class WorkerService:
     def get(self, editor: Editor, worker_id: str) -> Worker:
         """Raises NotFound."""
         return _seen(self._workers.get(worker_id), editor, worker_id)
+
+    def shown(self, editor: Editor, worker_id: str) -> tuple[Worker, BudgetState | None]:
+        """A worker and how its cost cap stands. Raises NotFound."""
+        worker = self.get(editor, worker_id)
+        return worker, self._budgets.of_worker(worker, self._clock.now())
 
     def list(self, editor: Editor, page: Page) -> tuple[list[Worker], int]:
         """A page of the workers, and how many there are."""

@@ -2,13 +2,16 @@
 
 import re
 from dataclasses import replace
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
 
+from engine.jobs.job import totals_of
+from engine.purses import purse_of_client, purse_of_worker
 from engine.records.values import Budget, BudgetPeriod, Money, WorkerScope, WorkerStatus
 from tests.support.api import Api, Headers
-from tests.support.factories import make_running_worker, make_worker
+from tests.support.factories import make_attempt, make_call, make_job, make_running_worker, make_worker
 
 
 def path_of(client: Headers) -> str:
@@ -134,6 +137,61 @@ def test_enabling_or_renaming_a_client_leaves_its_workers_alone(api: Api, client
     api.storage.workers.add(worker)
     api.http.patch(path_of(client), json={"name": "new"}, headers=api.admin)
     assert [running.id for running in api.storage.workers.running()] == [worker.id]
+
+
+def test_how_a_budget_stands(api: Api, client: Headers) -> None:
+    """GET tells what has been spent in the period, what replicas hold, what is left, and when the period ends; jobs
+    that wait are explained by it. Without a budget, and in lists, there is nothing to tell."""
+    shown = api.http.get(path_of(client), headers=api.admin).json()
+    assert (shown["budget"], shown["budgetState"]) == (None, None)
+    api.http.patch(path_of(client), json={"budget": {**BUDGET, "period": "day"}}, headers=api.admin)
+    now = api.clock.now()
+    calls = (make_call(started_at=now, input_cost=Decimal(2), output_cost=Decimal("1.5")),)
+    calls += (make_call(started_at=now - timedelta(days=1)), make_call(started_at=now, currency="EUR"))
+    attempt = make_attempt(1, calls=calls)
+    made = make_job(client_id=client["client_id"], ledger=(attempt,), totals=totals_of(calls))
+    api.storage.jobs.insert([made])
+    stored = api.storage.clients.get(client["client_id"])
+    assert stored is not None
+    purse = purse_of_client(stored, now)
+    assert purse is not None
+    held = {"holders": {"replica": ["2000000000000", now.timestamp() + 60], "gone": ["9", 0]}}
+    api.storage.shared.change(purse.key, lambda _: (held, None), now)
+
+    state = api.http.get(path_of(client), headers=api.admin).json()["budgetState"]
+    ends = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    assert datetime.fromisoformat(state.pop("periodEnds")) == ends
+    assert state == {"currency": "USD", "spent": 3.5, "reserved": 2.0, "left": 7.0, "exhausted": False}
+    assert api.http.get("/clients", headers=api.admin).json()[0]["budgetState"] is None
+    assert api.http.get(f"/jobs/{made.id}/explain", headers=client).json()["reason"] == "no_worker"
+
+    api.http.patch(path_of(client), json={"budget": {**BUDGET, "amount": 3.5, "period": "day"}}, headers=api.admin)
+    state = api.http.get(path_of(client), headers=api.admin).json()["budgetState"]
+    assert (state["left"], state["exhausted"]) == (0.0, True)
+    told = api.http.get(f"/jobs/{made.id}/explain", headers=client).json()
+    assert told["reason"] == "budget_exhausted"
+    assert f"{client['client_id']}, 3.5 USD a day, is used up: its period ends at" in told["text"]
+
+
+def test_how_a_cost_cap_stands(api: Api, client: Headers) -> None:
+    """A running worker tells what it has spent since its start, and is no candidate once that is its maxCost."""
+    config = {"pollInterval": 1, "maxItemsPerBatch": 1, "maxCost": {"amount": 2, "currency": "USD"}}
+    made = api.http.post("/workers", json={"workerId": "w", "config": config}, headers=client).json()
+    path = f"/workers/{made['workerId']}"
+    assert made["budgetState"] is api.http.get(path, headers=client).json()["budgetState"] is None
+    api.http.post(f"{path}/start", headers=client)
+    stored = api.storage.workers.get(made["workerId"])
+    assert stored is not None
+    purse = purse_of_worker(stored)
+    assert purse is not None
+    api.storage.shared.change(purse.key, lambda _: ({"moved": "2000000000000"}, None), api.clock.now())
+    state = api.http.get(path, headers=client).json()["budgetState"]
+    spent = {"currency": "USD", "spent": 2.0, "reserved": 0.0, "left": 0.0, "periodEnds": None, "exhausted": True}
+    assert state == spent
+    job = make_job(client_id=client["client_id"])
+    api.storage.jobs.insert([job])
+    [told] = api.http.get(f"/jobs/{job.id}/explain", headers=client).json()["workers"]
+    assert told["reasons"] == ["is at its maxCost, which is used up"]
 
 
 BUDGET = {"amount": 12.5, "currency": "USD", "period": "month"}

@@ -20,6 +20,7 @@ KEYS = {
     "config",
     "group",
     "threadInfo",
+    "budgetState",
     "_metadata",
     "_id",
     "createdAt",
