@@ -190,10 +190,10 @@ def _others(document: JsonObject, replica: str, now: float) -> tuple[dict[str, A
 
 
 def _extra(left: int, ask: Ask, others: int) -> int:
-    """A fair part of what is left, or what one call needs; the last that there is goes to who comes first."""
+    """A fair part of what is left, as if one more were to come, or what one call needs; the last goes whole."""
     if left <= 0:
         return 0
-    return min(ask.wanted, max(left // (others + 1), min(left, ask.least)))
+    return min(ask.wanted, max(left // (others + 2), min(left, ask.least)))
 
 
 def _news(*, was: bool, reached: bool) -> News | None:

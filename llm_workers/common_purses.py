@@ -30,9 +30,9 @@ class CommonPurses:
         with wallet.asking:
             if wallet.asked_at >= asked_at:
                 return
-            wallet.asked_at = started_at = self._clock.monotonic()
+            started_at = self._clock.monotonic()
             purse, now = wallet.purse, self._clock.now()
-            ask = wallet.ask(self._replica, now.timestamp() + self._hold, give_back=give_back)
+            ask = wallet.ask(self._replica, now.timestamp() + self._hold, started_at, give_back=give_back)
             seen = self._seen(purse, ask)
 
             def change(document: JsonObject) -> tuple[JsonObject, Grant]:
@@ -46,7 +46,8 @@ class CommonPurses:
         """Reports, and gives back what no call needs any more, of a purse that is not spent from now on."""
         with wallet.asking:
             purse, now = wallet.purse, self._clock.now()
-            ask = wallet.ask(self._replica, now.timestamp() + self._hold, give_back=True)
+            until, started_at = now.timestamp() + self._hold, self._clock.monotonic()
+            ask = wallet.ask(self._replica, until, started_at, give_back=True)
             news = self._storage.shared.change(purse.key, lambda document: abandoned(document, ask), now)
             grant = Grant(held=ask.keep, left=0, reached=False)
             wallet.learn(ask, grant, valid_until=float("-inf"))

@@ -95,11 +95,11 @@ def test_what_is_granted() -> None:
     document, first = granted({}, ask("a", wanted=30, least=5), purse(), Seen(40), 0.0)
     assert (first.held, first.left) == (30, 30)
     document, second = granted(document, ask("b", wanted=30, least=5), purse(), Seen(40), 0.0)
-    assert (second.held, second.left) == (15, 15)
+    assert (second.held, second.left) == (10, 20)
     document, third = granted(document, ask("c", wanted=30, least=14), purse(), Seen(40), 0.0)
-    assert (third.held, third.left) == (14, 1)
+    assert (third.held, third.left) == (14, 6)
     _, later = granted(document, ask("c", keep=14, wanted=90, least=1), purse(), Seen(40), 101.0)
-    assert (later.held, later.left) == (60, 0)
+    assert (later.held, later.left) == (14 + 23, 23)
 
 
 def test_what_moves_while_the_usage_is_read_counts() -> None:
@@ -108,7 +108,7 @@ def test_what_moves_while_the_usage_is_read_counts() -> None:
     seen = Seen(0, moved_of(document))
     document, _ = granted(document, ask("a", settled=60), purse(), Seen(60, 60), 0.0)
     _, late = granted(document, ask("b", wanted=99, least=1), purse(), seen, 0.0)
-    assert late.held == 40
+    assert (late.held, late.left) == (20, 20)
 
 
 def test_a_limit_is_told_once() -> None:
@@ -128,9 +128,9 @@ def test_a_lapsed_part_of_a_worker_is_spent() -> None:
     worker = make_running_worker(config=WorkerConfig(poll_interval=1, max_items_per_batch=1, max_cost=MONTHLY.limit))
     cap = purse_of_worker(worker)
     assert cap is not None
-    document, _ = granted({}, ask("a", wanted=60, least=1), cap, Seen(), 0.0)
+    document, first = granted({}, ask("a", wanted=60, least=1), cap, Seen(), 0.0)
     _, late = granted(document, ask("b", wanted=99, least=1), cap, Seen(), 101.0)
-    assert late.held == 40
+    assert late.held + late.left == LIMIT - first.held
 
 
 @dataclass
@@ -176,7 +176,7 @@ class World:
 
     def read(self, mine: Replica, rng: random.Random, _: int) -> None:
         if mine.reading is None:
-            wanted = mine.wallet.ask(mine.name, 100.0, give_back=rng.random() < 0.2)
+            wanted = mine.wallet.ask(mine.name, 100.0, 0.0, give_back=rng.random() < 0.2)
             mine.reading = wanted, Seen(self.usage, moved_of(self.document) + wanted.settled)
 
     def write(self, mine: Replica, *_: object) -> None:
@@ -314,7 +314,7 @@ class Ticking(SystemClock):
 def test_shut_says_why() -> None:
     """What has durably been spent is reached; what others hold may come back."""
     wallet = Wallet(purse())
-    wallet.learn(wallet.ask("a", 9.0), Grant(held=0, left=0, reached=True), valid_until=9.0)
+    wallet.learn(wallet.ask("a", 9.0, 0.0), Grant(held=0, left=0, reached=True), valid_until=9.0)
     assert (wallet.shut, wallet.may_ask(5.0, 1.0)) == (Shut.REACHED, False)
-    wallet.learn(wallet.ask("a", 9.0), Grant(held=0, left=0, reached=False), valid_until=9.0)
+    wallet.learn(wallet.ask("a", 9.0, 0.0), Grant(held=0, left=0, reached=False), valid_until=9.0)
     assert (wallet.shut, wallet.may_ask(5.0, 1.0)) == (None, True)
