@@ -147,7 +147,7 @@ def install(settings: Settings) -> Installation:
         hop=ThreadHop(threads),
     )
     terms = pool_terms(settings)
-    lanes = Lanes(storage.shared, clock=clock, hop=base.hop, replica=terms.incarnation)
+    lanes = Lanes(storage, clock=clock, hop=base.hop, replica=terms.incarnation)
     wallets = Wallets(storage, clock=clock, hop=base.hop, replica=terms.incarnation)
     pool = _pool(settings, base, terms, lanes, wallets)
     trials = Trials(

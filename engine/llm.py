@@ -117,6 +117,7 @@ class Completion:
 class Provider(Protocol):
     """A vendor's adapter, bound to one event loop.
 
+    `prepare`, which a plug-in need not have, does beforehand what takes long the first time and is no part of a call.
     `complete` makes exactly one call: no retries of its own. It raises only ProviderError (and CancelledError); every
     other exception is a bug of the adapter. Secrets never appear in its errors.
     """

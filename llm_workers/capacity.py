@@ -19,8 +19,8 @@ from engine.records.values import Limits
 _BURST = 0.01
 """Of a limit, that may be used at once."""
 _LARGEST_BURST = 0.5
-_LARGEST_KEPT_SECONDS = 600.0
-_HOLD_SECONDS = 15.0
+HOLD_SECONDS = 15.0
+"""For how long a replica that says nothing keeps its part of a concurrency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,14 @@ class Window:
 class Ask:
     """What a replica wants: to start calls with these `estimates` of tokens, in this order.
 
-    `corrections` is what calls before have used more (or less) than was estimated. `running` calls are under way here
+    `excess` is how much more than their estimates calls before have used. Nothing is ever given back: the bucket may
+    have been empty since, and a second use of the same time would go over the limit. `running` calls are under way here
     already, `wanted` is how many it could have at a time. Starts later than `horizon` seconds from now are of no use.
     """
 
     replica: str
     estimates: Sequence[int] = ()
-    corrections: int = 0
+    excess: int = 0
     running: int = 0
     wanted: int = 0
     horizon: float = 3.0
@@ -90,11 +91,6 @@ class Bucket:
     def fill(self, units: float, at: float) -> None:
         self.free_at = max(self.free_at, at) + units / self.rate
 
-    def correct(self, units: float, now: float) -> None:
-        """Calls before have used so many more units than they filled in. What has drained cannot be given back: it
-        would be free to be used on top of the burst."""
-        self.free_at = max(self.free_at + units / self.rate, min(self.free_at, now))
-
     def starts_within(self, units: float, now: float, seconds: float) -> int:
         """How many calls of `units` may start within `seconds` from `now`."""
         room = (now + seconds - max(self.free_at, now)) * self.rate + self.burst
@@ -116,16 +112,16 @@ def tokens_bucket(limit: int, free_at: float, window: Window, largest: float) ->
 def granted(document: JsonObject, ask: Ask, limits: Limits, now: float, window: Window) -> tuple[JsonObject, Grant]:
     """The document after `ask`, and what was granted."""
     changed = dict(document)
-    requests = _requests(changed, limits, window)
-    tokens = _tokens(changed, limits, window, now)
-    if tokens is not None:
-        tokens.correct(ask.corrections, now)
+    requests = _requests(changed, limits, now, window)
+    tokens = _tokens(changed, limits, now, window)
+    if tokens is not None and ask.excess:
+        tokens.fill(ask.excess, now)
     starts = _starts(ask, now, requests, tokens)
     if requests is not None:
-        changed["requestsFreeAt"] = requests.free_at
+        changed |= {"requestsFreeAt": requests.free_at, "requestsRate": requests.rate}
     if tokens is not None:
         _note_size(changed, tokens, max(ask.estimates[: len(starts)], default=0), now, window)
-        changed["tokensFreeAt"] = tokens.free_at
+        changed |= {"tokensFreeAt": tokens.free_at, "tokensRate": tokens.rate}
     return changed, Grant(
         starts=tuple(starts),
         requests_free_at=None if requests is None else requests.free_at,
@@ -134,20 +130,29 @@ def granted(document: JsonObject, ask: Ask, limits: Limits, now: float, window: 
     )
 
 
-def _requests(document: JsonObject, limits: Limits, window: Window) -> Bucket | None:
+def _requests(document: JsonObject, limits: Limits, now: float, window: Window) -> Bucket | None:
     if limits.requests_per_minute is None:
         return None
-    return requests_bucket(limits.requests_per_minute, document.get("requestsFreeAt", 0.0), window)
+    bucket = requests_bucket(limits.requests_per_minute, document.get("requestsFreeAt", 0.0), window)
+    return _at_new_rate(bucket, document.get("requestsRate"), now)
 
 
-def _tokens(document: JsonObject, limits: Limits, window: Window, now: float) -> Bucket | None:
+def _at_new_rate(bucket: Bucket, rate: float | None, now: float) -> Bucket:
+    """Keeps what is in the bucket, which until `now` was emptied at another rate."""
+    if rate is not None:
+        bucket.free_at = now + (bucket.free_at - now) * rate / bucket.rate
+    return bucket
+
+
+def _tokens(document: JsonObject, limits: Limits, now: float, window: Window) -> Bucket | None:
     if limits.tokens_per_minute is None:
         return None
     largest, seen_at = document.get("largest", (0, 0.0))
-    if now - seen_at > _LARGEST_KEPT_SECONDS:
+    if now - seen_at > window.whole:
         largest = 0
         document.pop("largest", None)
-    return tokens_bucket(limits.tokens_per_minute, document.get("tokensFreeAt", 0.0), window, largest)
+    bucket = tokens_bucket(limits.tokens_per_minute, document.get("tokensFreeAt", 0.0), window, largest)
+    return _at_new_rate(bucket, document.get("tokensRate"), now)
 
 
 def _starts(ask: Ask, now: float, requests: Bucket | None, tokens: Bucket | None) -> list[float]:
@@ -178,14 +183,14 @@ def _note_size(document: JsonObject, tokens: Bucket, units: int, now: float, win
         return
     document["largest"] = (units, now)
     wider = tokens_bucket(tokens.limit, tokens.free_at, window, units)
-    tokens.free_at += max(wider.burst / wider.rate - tokens.burst / tokens.rate, 0.0)
+    tokens.fill(max(wider.burst - tokens.burst, 0.0), now)
 
 
 def _held(document: JsonObject, ask: Ask, limit: int, now: float) -> int:
     """How many calls of the limit are this replica's from now on: its fair share, less what others still hold.
 
     What it has running beyond that counts as held until it has ended, but is not replaced: else who came first would
-    keep everything. A replica that says nothing for fifteen seconds has lost its part.
+    keep everything.
     """
     holders: dict[str, Any] = {
         name: holder for name, holder in document.get("holders", {}).items() if holder[2] > now and name != ask.replica
@@ -196,7 +201,7 @@ def _held(document: JsonObject, ask: Ask, limit: int, now: float) -> int:
     part = max(min(share, free), 0)
     held = max(part, ask.running)
     if held or ask.wanted:
-        holders[ask.replica] = [held, max(ask.wanted, ask.running), now + _HOLD_SECONDS]
+        holders[ask.replica] = [held, max(ask.wanted, ask.running), now + HOLD_SECONDS]
     document["holders"] = holders
     return part
 

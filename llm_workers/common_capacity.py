@@ -27,9 +27,9 @@ class CommonCapacity:
 
     def ask(self, lane: Lane, estimates: Sequence[int]) -> Grant:
         """Instants (seconds of the steady clock) for calls of so many tokens, and this replica's part of the rest."""
-        now = self._clock.now()
-        corrections = lane.take_corrections()
-        ask = self._ask_of(lane, estimates, corrections)
+        now, asked_at = self._clock.now(), self._clock.monotonic()
+        excess = lane.take_excess()
+        ask = self._ask_of(lane, estimates, excess)
 
         def change(document: JsonObject) -> tuple[JsonObject, tuple[Grant, JsonObject]]:
             changed, grant = granted(document, ask, lane.model.limits, now.timestamp(), self._terms.window)
@@ -38,23 +38,27 @@ class CommonCapacity:
         try:
             grant, document = self._shared.change(key_of(lane.model), change, now)
         except BaseException:
-            lane.take_corrections(-corrections)
+            lane.give_back(excess)
             raise
         shifted = grant.shifted(self._clock.monotonic() - self._clock.now().timestamp())
-        lane.learn(shifted)
-        self.heed(lane, document)
+        lane.learn(shifted, asked_at)
+        self.heed(lane, document, asked_at)
         return shifted
 
     def heed_all(self, lanes: Sequence[Lane]) -> None:
         """What other replicas have announced, with one query; and renews this one's part of concurrencies."""
+        asked_at = self._clock.monotonic()
         documents = self._shared.get_many([key_of(lane.model) for lane in lanes])
         for lane in lanes:
-            self.heed(lane, documents.get(key_of(lane.model), {}))
+            self.heed(lane, documents.get(key_of(lane.model), {}), asked_at)
             if lane.model.limits.concurrency is not None:
                 self.ask(lane, ())
 
-    def heed(self, lane: Lane, document: JsonObject) -> None:
-        """A pause that another replica has announced, for the model as it is now."""
+    def heed(self, lane: Lane, document: JsonObject, asked_at: float) -> None:
+        """How far others have booked the limits, and a pause that one has announced for the model as it is now."""
+        lane.heard_at = asked_at
+        shift = self._clock.monotonic() - self._clock.now().timestamp()
+        lane.book(document.get("requestsFreeAt", 0.0) + shift, document.get("tokensFreeAt", 0.0) + shift)
         shut = document.get("shut")
         if shut is None or shut["revision"] != lane.model.revision:
             return
@@ -88,14 +92,13 @@ class CommonCapacity:
             retry_after=seconds,
         )
 
-    def _ask_of(self, lane: Lane, estimates: Sequence[int], corrections: int) -> Ask:
-        limit = lane.model.limits.concurrency or 0
+    def _ask_of(self, lane: Lane, estimates: Sequence[int], excess: int) -> Ask:
         return Ask(
             replica=self._replica,
             estimates=estimates,
-            corrections=corrections,
+            excess=excess,
             running=lane.running,
-            wanted=limit if lane.capped or lane.waiting else lane.running,
+            wanted=lane.wanted(),
             horizon=self._terms.horizon,
         )
 

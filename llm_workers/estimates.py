@@ -1,8 +1,9 @@
 """How many tokens a call will take, guessed before it is made: a count of characters, calibrated by what calls took.
 
-The vendors' own tokenizers load their vocabularies from the network, so none is used. The guess is meant to be a little
-high: what it was too high is given back when the call has ended.
+The vendors' own tokenizers load their vocabularies from the network, so none is used.
 """
+
+import math
 
 from engine.llm import CompletionRequest, Usage
 
@@ -11,9 +12,10 @@ _FIRST_RATIO = 3.0
 _FIRST_ANSWER = 512.0
 _SMOOTHING = 0.05
 _SAFETY = 1.1
+_ROUNDING = 1e-6
 _DEVIATIONS = 2.0
 _OVERHEAD = 16
-"""Tokens for the roles and separators around the texts."""
+"""Tokens for the roles and separators around the texts, which are in the ratio once that is known."""
 
 
 class Estimator:
@@ -25,16 +27,23 @@ class Estimator:
         self._deviation = 0.0
         self._seen = 0
 
-    def estimate(self, request: CompletionRequest) -> int:
-        """Tokens of the whole call, in and out."""
-        return sum(self.parts(request))
+    def estimate(self, request: CompletionRequest, limit: int | None = None) -> int:
+        """Tokens of the whole call, to be booked on a limit: as many as such calls take on average, and a little more
+        where so few of them make up the limit that their differences may not even out."""
+        if not self._seen or limit is None:
+            return sum(self.parts(request))
+        answer = self._answer if request.max_tokens is None else min(self._answer, float(request.max_tokens))
+        mean = _characters(request) / self._ratio + answer
+        calls = max(limit / max(mean, 1.0), 1.0)
+        return math.ceil(mean + _DEVIATIONS * self._deviation / math.sqrt(calls) - _ROUNDING)
 
     def parts(self, request: CompletionRequest) -> tuple[int, int]:
-        """Tokens in and out."""
+        """Tokens in and out, rather too many than too few."""
         answer = self._answer + _DEVIATIONS * self._deviation
         if request.max_tokens is not None:
             answer = min(answer, float(request.max_tokens))
-        return int(_characters(request) / self._ratio * _SAFETY) + _OVERHEAD, int(answer)
+        unknown = 0 if self._seen else _OVERHEAD
+        return int(_characters(request) / self._ratio * _SAFETY) + unknown + 1, int(answer)
 
     def learn(self, request: CompletionRequest, usage: Usage) -> None:
         if usage.input_tokens <= 0:

@@ -20,7 +20,7 @@ from engine.llm import (
     Usage,
 )
 from engine.records.values import Model
-from llm_workers.capacity import Bucket, Grant, Window, requests_bucket, tokens_bucket
+from llm_workers.capacity import HOLD_SECONDS, Bucket, Grant, Window, requests_bucket, tokens_bucket
 from llm_workers.estimates import Estimator
 from llm_workers.pace import Breaker, BreakerTerms, Concurrency, Levels
 from utilities.backoff import full_jitter
@@ -30,6 +30,9 @@ _ACTIVE_SECONDS = 30.0
 _PROMISE_SECONDS = 1.0
 _TEXT_LIMIT = 300
 _UNBOUNDED = 1000
+_CREDIT_CALLS = 4
+_FIRST_SIZE = 600
+"""Tokens of a call, for claims before there was one."""
 
 
 class Reason(StrEnum):
@@ -103,8 +106,10 @@ class Lane:
         self._used_at = -math.inf
         self._requests_free_at = -math.inf
         self._tokens_free_at = -math.inf
-        self._size = 1
-        self._corrections = 0
+        self._size = _FIRST_SIZE
+        self._share_until = -math.inf
+        self.heard_at = -math.inf
+        self._excess = 0
 
     def adopt(self, model: Model) -> None:
         """The record as it is now. One that is reached otherwise than before starts anew."""
@@ -159,20 +164,28 @@ class Lane:
                 self._size = max(1, units)
             return denied
 
-    def learn(self, grant: Grant) -> None:
+    def learn(self, grant: Grant, asked_at: float) -> None:
         """What the shared document says."""
         with self.lock:
             self.share = grant.concurrency
-            if grant.requests_free_at is not None:
-                self._requests_free_at = grant.requests_free_at
-            if grant.tokens_free_at is not None:
-                self._tokens_free_at = grant.tokens_free_at
+            self._share_until = asked_at + HOLD_SECONDS * 2 / 3
 
-    def take_corrections(self, add: int = 0) -> int:
-        """What calls have used over their estimates since the last time, with `add`; from now on it counts anew."""
+    def book(self, requests_free_at: float, tokens_free_at: float) -> None:
+        """How far the limits are booked, by all replicas."""
         with self.lock:
-            taken, self._corrections = self._corrections, -add
+            self._requests_free_at, self._tokens_free_at = requests_free_at, tokens_free_at
+
+    def take_excess(self) -> int:
+        """What calls have used over their estimates since the last time, less what others have used under them."""
+        with self.lock:
+            taken = max(self._excess, 0)
+            self._excess -= taken
             return taken
+
+    def give_back(self, excess: int) -> None:
+        """It could not be booked."""
+        with self.lock:
+            self._excess += excess
 
     def promise(self, count: int, now: float) -> None:
         """So many jobs were claimed that will want a place soon; none where it is shut, since they go elsewhere."""
@@ -262,6 +275,11 @@ class Lane:
         """Once a second or so: what was busy long ago counts less."""
         self._busiest = max(self.running, int(self._busiest * 0.9))
 
+    def wanted(self) -> int:
+        """How much of a shared concurrency is of use here: all of it where jobs wait, else what was used of late."""
+        limit = self.model.limits.concurrency or 0
+        return limit if self.capped or self.waiting else min(limit, max(self.running, self._busiest))
+
     def error_rate(self, now: float) -> float:
         with self.lock:
             return self.breaker.error_rate(now)
@@ -313,12 +331,16 @@ class Lane:
         shut = self._standing_shut(now)
         if shut is not None:
             return Denied(shut.until - now, shut.reason, shut.text)
-        if self.running >= self._most_running():
+        if self.running >= self._most_running() or not self._has_share(now):
             return Denied(0.0, Reason.CONCURRENCY, f"{self.running} calls are running, which is all it takes now")
         wait = self._levels.wait(units, now)
         if wait > 0:
             return Denied(wait, Reason.REQUESTS, "the provider says that its limit is nearly used up")
         return None
+
+    def _has_share(self, now: float) -> bool:
+        """Whether this replica's part of the model's concurrency is certain."""
+        return self.model.limits.concurrency is None or now < self._share_until
 
     def _most_running(self) -> float:
         limit = self.model.limits.concurrency
@@ -345,7 +367,7 @@ class Lane:
             return
         used = 0 if usage is None else usage.input_tokens + usage.output_tokens
         with self.lock:
-            self._corrections += used - estimate
+            self._excess = max(self._excess + used - estimate, -_CREDIT_CALLS * max(used, 1))
 
 
 def _half_room(bucket: Bucket, size: int, now: float, lookahead: float) -> float:

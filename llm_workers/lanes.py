@@ -5,7 +5,7 @@ import math
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
@@ -13,10 +13,11 @@ from typing import Any
 
 import structlog
 
+from engine.jobs.queue import Page
 from engine.llm import Completion, CompletionRequest, ProviderError
 from engine.pricing import cost_of, to_units
-from engine.records.values import Model
-from engine.shared import SharedDocuments
+from engine.records.store import Storage, Where
+from engine.records.values import Limits, Model
 from llm_workers.common_capacity import CommonCapacity
 from llm_workers.lane import Denied, Lane, LaneTerms, Reason, Shut
 from llm_workers.routing import Standing
@@ -24,6 +25,11 @@ from utilities.clock import Clock
 from utilities.hop import Hop
 
 _MOST_ASKED = 500
+_MOST_MODELS = 1000
+_FEW_MODELS = 100
+_READ_SECONDS = 1.0
+_NEWS_SECONDS = 1.5
+_UNLIMITED = Limits()
 _STOPPED = Denied(0.0, Reason.CONCURRENCY, "the loop that asked for it is closing")
 
 log = structlog.get_logger(__name__)
@@ -60,6 +66,7 @@ class _Queues:
     for_starts: deque[_Waiting] = field(default_factory=deque)
     busy: bool = False
     asked_at: float = -math.inf
+    hearing: "asyncio.Future[None] | None" = None
 
 
 class Lanes:
@@ -70,7 +77,7 @@ class Lanes:
 
     def __init__(
         self,
-        shared: SharedDocuments,
+        storage: Storage,
         *,
         clock: Clock,
         hop: Hop,
@@ -83,10 +90,12 @@ class Lanes:
         self._hop = hop
         self._rng = rng or random.Random()
         self._terms = terms or LaneTerms()
-        self._common = CommonCapacity(shared, clock, replica, self._terms)
+        self._models_store = storage.models
+        self._common = CommonCapacity(storage.shared, clock, replica, self._terms)
         self._lock = threading.Lock()
         self._lanes: dict[str, Lane] = {}
         self._models: dict[str, Model] = {}
+        self._read_at = 0.0
         self._queues: dict[str, _Queues] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -105,8 +114,11 @@ class Lanes:
         return self._lanes.get(model.id)
 
     def know(self, models: Mapping[str, Model]) -> None:
-        """All models by name: which routers and fallbacks there are."""
+        """All models by name: which routers and fallbacks there are, and what is limited before the first call."""
         self._models = dict(models)
+        for model in models.values():
+            if model.limits != _UNLIMITED or model.id in self._lanes:
+                self.lane(model)
 
     def models(self) -> Mapping[str, Model]:
         """The models by name that this process has heard of."""
@@ -149,6 +161,7 @@ class Lanes:
 
     async def enter(self, lane: Lane, estimate: int) -> None:
         """Has a place and may start now. Raises ModelPaused, and StorageUnavailable where limits are shared."""
+        await self._know_news(lane)
         while True:
             await self._placed(lane, estimate)
             if await self._started(lane, estimate):
@@ -167,14 +180,27 @@ class Lanes:
             await self._announced(lane, shut)
 
     def tick(self) -> float:
-        """What time does to lanes; reaches the storage where one was lately used. Seconds until the next is due."""
-        active = [lane for lane in self.known() if lane.is_active(self.now())]
-        if not active:
-            return math.inf
+        """What time does to lanes; at most a few queries. Answers after how many seconds to call it again."""
+        now = self.now()
+        if now >= self._read_at:
+            self.know(by_name(self._models_store.find(Where(), Page(limit=_MOST_MODELS))))
+            self._read_at = now + (_READ_SECONDS if len(self._models) <= _FEW_MODELS else 10 * _READ_SECONDS)
+        active = [lane for lane in self.known() if lane.is_active(now)]
         for lane in active:
             lane.cool()
-        self._common.heed_all(active)
-        return self._terms.lookahead / 2
+        if active:
+            self._common.heed_all(active)
+        return self._terms.lookahead / 2 if active else math.inf
+
+    async def _know_news(self, lane: Lane) -> None:
+        """No call is made on news older than a second: another replica may have been told to pause."""
+        if self.now() - lane.heard_at <= _NEWS_SECONDS:
+            return
+        queues = self._queues[lane.model.id]
+        hearing = queues.hearing
+        if hearing is None or hearing.done() or hearing.get_loop() is not asyncio.get_running_loop():
+            queues.hearing = hearing = asyncio.ensure_future(self._hop(self._common.heed_all, [lane]))
+        await asyncio.shield(hearing)
 
     async def _placed(self, lane: Lane, estimate: int) -> None:
         """Has a place, or raises ModelPaused: at the latest when it has waited for as long as a job is held."""
@@ -303,7 +329,7 @@ class LaneCall:
         self._lanes = lanes
         self._lane = lane
         self._request = request
-        self._estimate = lane.estimator.estimate(request)
+        self._estimate = lane.estimator.estimate(request, lane.model.limits.tokens_per_minute)
         self._started_at = 0.0
 
     async def __aenter__(self) -> "LaneCall":
@@ -331,3 +357,11 @@ class LaneCall:
 
 def _nothing() -> None:
     """Nobody listens."""
+
+
+def by_name(models: Iterable[Model]) -> Mapping[str, Model]:
+    """The oldest of each name."""
+    named: dict[str, Model] = {}
+    for model in models:
+        named.setdefault(model.name, model)
+    return named

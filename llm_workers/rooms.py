@@ -11,7 +11,7 @@ from llm_workers.lanes import Lanes
 from llm_workers.routing import is_passed_by
 from llm_workers.wallets import Wallets
 
-_SHORTEST_WAIT = 0.02
+_SHORTEST_WAIT = 0.005
 _MOST_STEPS = 100
 
 

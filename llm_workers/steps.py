@@ -117,6 +117,9 @@ class Steps:
         provider = await self._providers.get(step.model.sdk)
         request = await self._request(work, step, turns, number)
         await self._answers.prepare(step.response_format)
+        prepare = getattr(provider, "prepare", None)
+        if prepare is not None:
+            await prepare(request)
         async with self._wallets.call(work.job, step.model, self._lanes.cost(step.model, request)) as spending:
             booking = Booking(work, step.name, step.model, self._clock)
             try:

@@ -81,6 +81,10 @@ class HttpProvider(ABC):
         """Where a streamed call goes, given where a plain one goes."""
         return url
 
+    async def prepare(self, request: CompletionRequest) -> None:
+        """What takes long the first time, such as importing the SDK: before the call's own time begins."""
+        await self._rehearsals.of(request)
+
     async def complete(self, request: CompletionRequest) -> Completion:
         rehearsal = await self._rehearsals.of(request)
         sent = self.body(request)

@@ -1,101 +1,26 @@
-"""Replicas in this process that do completion jobs for real: pool, lanes, wallets and handler over one database."""
+"""Clients with budgets, and replicas that work for them."""
 
 import random
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from decimal import Decimal
 
 from engine.jobs.job import Job
-from engine.jobs.retry import RetryPolicy
-from engine.jobs.signals import JobSignals
 from engine.pricing import Prices
 from engine.records.store import Storage
 from engine.records.values import Budget, BudgetPeriod, Client, Money, Worker
-from llm_workers.assembly import build_pool
-from llm_workers.catalogue import Catalogue
-from llm_workers.completion import CompletionHandler
-from llm_workers.lanes import Lanes
-from llm_workers.pool import PoolTerms, WorkerPool
-from llm_workers.providers.registry import ProviderSet, Registry
-from llm_workers.rooms import ModelRooms
-from llm_workers.wallets import SpendingTerms, Wallets
+from llm_workers.wallets import SpendingTerms
 from tests.support.backends import Database
 from tests.support.factories import make_client, make_model, make_prompt
 from tests.support.fake_provider import FakeProvider
+from tests.support.plant import Replica, replica
 from tests.support.rig import new_job, new_worker
 from utilities.clock import SystemClock
-from utilities.hop import ThreadHop
-from utilities.ids import ObjectIds
-from utilities.secrets import ProviderSecrets
 
 PRICE = Decimal("0.018")
 """What one call at the fake provider costs: 11 tokens in and 7 out."""
 CLOCK = SystemClock()
-
-
-@dataclass
-class Branch:
-    """One replica. `storage` is its own connection."""
-
-    storage: Storage
-    pool: WorkerPool
-    wallets: Wallets
-    signals: JobSignals
-
-
-@contextmanager
-def branch(database: Database, name: str, terms: SpendingTerms | None = None) -> Iterator[Branch]:
-    """A started replica, drained at the end."""
-    storage, executor = database.open(), ThreadPoolExecutor(8)
-    hop, signals = ThreadHop(executor), JobSignals()
-    lanes = Lanes(storage.shared, clock=CLOCK, hop=hop, replica=name)
-    wallets = Wallets(storage, clock=CLOCK, hop=hop, replica=name, terms=terms)
-
-    def make_handler() -> CompletionHandler:
-        return CompletionHandler(
-            providers=ProviderSet(Registry()),
-            catalogue=Catalogue(models=storage.models, prompts=storage.prompts, hop=hop, clock=CLOCK),
-            secrets=ProviderSecrets({"SOME_KEY": "sk-branch"}),
-            prompts=storage.prompts,
-            clock=CLOCK,
-            ids=ObjectIds(),
-            hop=hop,
-            lanes=lanes,
-            wallets=wallets,
-        )
-
-    pool = build_pool(
-        PoolTerms(
-            incarnation=name,
-            most_threads=1,
-            lease=timedelta(seconds=60),
-            worker_lease=timedelta(seconds=15),
-            attempt_limit=timedelta(seconds=60),
-            grace=timedelta(seconds=5),
-        ),
-        storage=storage,
-        signals=signals,
-        clock=CLOCK,
-        hop=hop,
-        make_handler=make_handler,
-        policy=RetryPolicy(base=timedelta(milliseconds=10)),
-        calibrate=lambda: None,
-        rooms=ModelRooms(lanes, wallets),
-        tick=lambda: min(lanes.tick(), wallets.tick()),
-        ended=wallets.ended,
-        seed=1,
-    )
-    lanes.on_room = wallets.on_room = pool.wake
-    pool.start()
-    try:
-        yield Branch(storage, pool, wallets, signals)
-    finally:
-        pool.drain(timedelta(seconds=5))
-        executor.shutdown(wait=True)
-        wallets.close()
 
 
 def budget(calls: int, period: BudgetPeriod = BudgetPeriod.MONTH, currency: str = "USD") -> Budget:
@@ -109,7 +34,7 @@ class Town:
 
     storage: Storage
     fake: FakeProvider
-    branches: list[Branch]
+    branches: list[Replica]
     prompt_id: str
 
     def client(self, limit: Budget | None) -> Client:
@@ -149,5 +74,6 @@ def town(database: Database, replicas: int = 2, terms: SpendingTerms | None = No
         )
         prompt = make_prompt(client_id=None, text="Answer as JSON.")
         storage.prompts.add(prompt)
-        branches = [stack.enter_context(branch(database, f"replica-{place}", terms)) for place in range(replicas)]
+        named = [replica(database.open(), f"replica-{place}", spending=terms) for place in range(replicas)]
+        branches = [stack.enter_context(each) for each in named]
         yield Town(storage, fake, branches, prompt.id)

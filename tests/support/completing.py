@@ -130,7 +130,7 @@ class Completing:
             clock=self.clock,
             ids=ObjectIds(),
             hop=self.hop,
-            lanes=Lanes(self.storage.shared, clock=self.clock, hop=self.hop, replica="test"),
+            lanes=Lanes(self.storage, clock=self.clock, hop=self.hop, replica="test"),
             wallets=Wallets(self.storage, clock=self.clock, hop=self.hop, replica="test"),
             timeouts=timeouts,
             persistence=Persistence(random.Random(1), self._pause),

@@ -276,7 +276,7 @@ def test_the_test_provider(lab: Completing) -> None:
 
 
 def test_many_jobs_read_their_model_once(lab: Completing) -> None:
-    """A hundred jobs at a time ask the storage for their model, their prompts and their client once."""
+    """A hundred jobs at a time ask the storage for their model, its news, their prompts and their client once."""
     lab.model()
     prompt = lab.prompt()
     jobs = [lab.claimed(lab.job(prompt)) for _ in range(100)]
@@ -296,7 +296,7 @@ def test_many_jobs_read_their_model_once(lab: Completing) -> None:
 
     asyncio.run(run())
     assert lab.fake.seen.total == 100
-    assert len(reads) == 3
+    assert len(reads) == 4
 
 
 def test_scripted_recovery(lab: Completing) -> None:

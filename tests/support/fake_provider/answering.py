@@ -55,7 +55,7 @@ class Answering:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         asked = self._wire.read(request, orjson.loads(await request.read()))
         call = self._seen.began(asked, self._wire.name)
-        fault = self._script.fault_for(asked.model, f"{asked.system}\n{asked.user}")
+        fault = self._script.fault_for(asked.model, f"{asked.system}\n{asked.user}", call.arrived)
         request[SENT_ALONG] = fault.headers
         try:
             response = await self._respond(request, asked, fault)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support.fake_provider.faults import NO_FAULT, Fault, fault_of_model, fault_of_prompt
+from tests.support.fake_provider.meter import Meter
 
 
 @dataclass(slots=True)
@@ -42,17 +43,27 @@ class Script:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rules: list[Rule] = []
+        self._meters: dict[str, Meter] = {}
 
     def add(self, *rules: Rule) -> None:
         with self._lock:
             self._rules.extend(rules)
 
+    def limit(self, model: str, meter: Meter) -> None:
+        """From now on the model has these limits, which go before all else."""
+        self._meters[model] = meter
+
     def clear(self) -> None:
         with self._lock:
             self._rules.clear()
+            self._meters.clear()
 
-    def fault_for(self, model: str, prompt: str) -> Fault:
+    def fault_for(self, model: str, prompt: str, now: float) -> Fault:
         """See the package's docstring for the order."""
+        meter = self._meters.get(model)
+        over = None if meter is None else meter.check(now)
+        if over is not None:
+            return over
         with self._lock:
             for rule in self._rules:
                 if rule.takes(model, prompt):
