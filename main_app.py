@@ -38,6 +38,7 @@ from llm_workers.catalogue import FRESH_SECONDS, Catalogue
 from llm_workers.completion import CompletionHandler
 from llm_workers.lanes import Lanes
 from llm_workers.loops import new_event_loop
+from llm_workers.model_states import LaneStates
 from llm_workers.pool import PoolTerms, WorkerPool
 from llm_workers.providers.registry import ProviderSet, Registry
 from llm_workers.rooms import ModelRooms
@@ -163,6 +164,7 @@ def install(settings: Settings) -> Installation:
         registry=base.registry,
         control=pool,
         trials=trials,
+        states=LaneStates(lanes, storage, clock=clock, replica=terms.incarnation),
         signals=base.signals,
         clock=clock,
         ids=base.ids,

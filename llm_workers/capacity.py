@@ -223,3 +223,15 @@ def fair_parts(wants: dict[str, int], total: int) -> dict[str, int]:
             parts[name] += 1
             left -= 1
     return parts
+
+
+def bookings(
+    document: JsonObject, corrections: int, limits: Limits, now: float, window: Window
+) -> dict[str, tuple[float, float]]:
+    """For each limit that is set, requests and tokens: until when it is booked, and when the next call, be it of one
+    token, may start at the earliest. `corrections` are not in the document yet."""
+    requests, tokens = _requests(document, limits, window), _tokens(dict(document), limits, window, now)
+    if tokens is not None:
+        tokens.correct(corrections, now)
+    buckets = {"requests": requests, "tokens": tokens}
+    return {name: (bucket.free_at, bucket.start(1, now)) for name, bucket in buckets.items() if bucket is not None}

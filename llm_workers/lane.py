@@ -219,6 +219,22 @@ class Lane:
         """How many calls may run at a time; a large number where nothing says so."""
         return int(min(self._most_running(), _UNBOUNDED))
 
+    def bound(self) -> int | None:
+        """How many calls may run at a time; None where nothing says so."""
+        with self.lock:
+            most = self._most_running()
+        return None if most == math.inf else int(most)
+
+    @property
+    def corrections(self) -> int:
+        """What calls have used over their estimates, and is not in the shared document yet."""
+        return self._corrections
+
+    def announced_wait(self, now: float) -> float:
+        """Seconds until the vendor's own levels let another call through."""
+        with self.lock:
+            return self._levels.wait(self._size, now)
+
     def latency(self) -> float | None:
         """The median of the last calls that ended well, in seconds; None where there was none."""
         return statistics.median(self.latencies) if self.latencies else None

@@ -14,9 +14,9 @@ from engine.records.values import WorkerScope
 class JobExplanation(Answer):
     """`reason` is one stable word, `text` says the same to people.
 
-    Reasons: due_later, backing_off, budget_exhausted, no_worker, no_worker_fits, workers_stopped, in_line (PENDING);
-    held, lease_expired (PROCESSING); else the status in lower case. `workers` are those that might take the job,
-    running ones first.
+    Reasons: due_later, backing_off, budget_exhausted, no_worker, no_worker_fits, workers_stopped, model_paused, in_line
+    (PENDING); held, lease_expired (PROCESSING); else the status in lower case. `workers` are those that might take the
+    job, running ones first.
     """
 
     job_id: str

@@ -7,6 +7,7 @@ from api.core.answers import Json, listed, no_content
 from api.core.paging import Paged
 from api.core.routes import AdminRoute, EitherRoute
 from api.models.base import problems
+from api.models.model_status import ModelStatusResponse, model_status_to_wire
 from api.models.model_trial import ModelTestResponse, trial_to_wire
 from api.models.models import (
     ModelCreateRequest,
@@ -38,9 +39,23 @@ async def list_models(page: Paged, access: Accessed) -> Response:
     return listed(map(model_to_wire, models), total)
 
 
+@administration.get("/status", response_model=list[ModelStatusResponse])
+async def list_model_states(page: Paged, access: Accessed) -> Response:
+    """How models do now: whether they take calls, if not why and until when, and how the last calls went."""
+    states, total = await access.call(access.services.model_states.list, page)
+    return listed((model_status_to_wire(model, state) for model, state in states), total)
+
+
 @administration.get("/{model_id}", response_model=ModelResponse)
 async def get_model(model_id: str, access: Accessed) -> Response:
     return Json(model_to_wire(await access.call(access.services.models.get, model_id)))
+
+
+@administration.get("/{model_id}/status", response_model=ModelStatusResponse)
+async def get_model_state(model_id: str, access: Accessed) -> Response:
+    """How the model does now: whether it takes calls, if not why and until when, and how the last calls went."""
+    model, state = await access.call(access.services.model_states.get, model_id)
+    return Json(model_status_to_wire(model, state))
 
 
 @administration.patch("/{model_id}", response_model=ModelResponse)

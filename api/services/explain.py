@@ -11,12 +11,20 @@ from engine.jobs.job import Job
 from engine.jobs.matching import claim_filter, mismatches
 from engine.jobs.queue import JobQueue, Page
 from engine.jobs.states import JobState
+from engine.records.control import ModelStates, Pause
 from engine.records.store import Storage, Where
 from engine.records.values import Worker, WorkerScope, WorkerStatus
 from utilities.clock import Clock
 
 MOST_WORKERS = 100
 MOST_AHEAD = 1000
+_PAUSES = {
+    "requests": "its limit of requests a minute is used up",
+    "tokens": "its limit of tokens a minute is used up",
+    "rate_limit": "its provider has refused calls for a rate limit",
+    "quota": "its provider says that the quota is used up",
+    "breaker": "too many of its calls failed",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +62,10 @@ class Explanation:
 class Explainer:
     """Looks up what a waiting or running job depends on. Reads only; a few bounded queries."""
 
-    def __init__(self, storage: Storage, clock: Clock) -> None:
+    def __init__(self, storage: Storage, states: ModelStates, clock: Clock) -> None:
         self._queue: JobQueue = storage.jobs
         self._storage = storage
+        self._states = states
         self._clock = clock
         self._budgets = Budgets(storage)
 
@@ -77,6 +86,10 @@ class Explainer:
         later = job.due_at is not None and job.due_at > now
         ahead = self._queue.ahead_of(job, MOST_AHEAD)
         reason, text = _later(job) if later else self._for_money(job, now) or _for_worker(candidates, ahead)
+        pause = self._pause(job)
+        if pause is not None:
+            in_line, told = reason == "in_line", _for_model(pause)
+            reason, text = ("model_paused", told) if in_line else (reason, f"{text} {told}")
         return Explanation(
             job=job,
             reason=reason,
@@ -100,6 +113,11 @@ class Explainer:
         shared = self._storage.workers.find(Where(equals={"scope": [str(WorkerScope.ALL)]}), page)
         listed = {worker.id: worker for worker in (*own, *shared)}
         return sorted(listed.values(), key=lambda worker: (worker.status is not WorkerStatus.RUNNING, worker.id))
+
+    def _pause(self, job: Job) -> Pause | None:
+        """What keeps the job's model, and all that might answer in its place, from taking a call now."""
+        models = self._storage.models.find(Where(equals={"name": [job.model]}), Page(limit=1))
+        return self._states.of(models)[0].job_waits_for if models else None
 
     def _problems(self, job: Job) -> Sequence[str]:
         return (*self._missing_prompts(job), *self._missing_models(job))
@@ -139,6 +157,12 @@ def _for_worker(candidates: Sequence[Candidate], ahead: int) -> tuple[str, str]:
     if len(stopped) < len(candidates):
         return "workers_stopped", "It waits for a worker: those that would take it are not running."
     return "no_worker_fits", "It waits for a worker, and none of those that exist takes jobs like it."
+
+
+def _for_model(pause: Pause) -> str:
+    """Without the vendor's own words, which may be about somebody else's call."""
+    why = _PAUSES.get(pause.reason, pause.reason)
+    return f"Model {pause.model} takes no call before {pause.until.isoformat()} ({pause.reason}): {why}."
 
 
 def _fits_when_started(candidate: Candidate) -> bool:

@@ -9,6 +9,7 @@ from api.services.explain import Explainer
 from api.services.health import HealthService
 from api.services.jobs import JobService
 from api.services.jobs_intake import JobIntake
+from api.services.model_states import ModelStateService
 from api.services.model_trials import ModelTrialService
 from api.services.models import ModelService
 from api.services.prompt_flows import PromptFlowService
@@ -19,7 +20,7 @@ from api.services.workers import WorkerService
 from engine.budgets import Budgets
 from engine.jobs.signals import JobSignals
 from engine.llm import ProviderRegistry
-from engine.records.control import ModelTrials, WorkerControl
+from engine.records.control import ModelStates, ModelTrials, WorkerControl
 from engine.records.store import Storage
 from utilities.clock import Clock
 from utilities.ids import ObjectIds
@@ -36,6 +37,7 @@ class Services:
     health: HealthService
     clients: ClientService
     models: ModelService
+    model_states: ModelStateService
     model_trials: ModelTrialService
     prompts: PromptService
     prompt_flows: PromptFlowService
@@ -56,6 +58,7 @@ def build_services(
     registry: ProviderRegistry,
     control: WorkerControl,
     trials: ModelTrials,
+    states: ModelStates,
     signals: JobSignals,
     clock: Clock,
     ids: ObjectIds,
@@ -83,12 +86,13 @@ def build_services(
             forget=authenticator.forget,
         ),
         models=models,
+        model_states=ModelStateService(models, states),
         model_trials=ModelTrialService(models, trials, gate),
         prompts=PromptService(storage.prompts, storage.clients, clock=clock, ids=ids, forget=catalogue.forget),
         prompt_flows=PromptFlowService(storage.prompt_flows, clock=clock, ids=ids),
         jobs=JobService(storage.jobs, catalogue, signals, clock),
         intake=JobIntake(queue=storage.jobs, catalogue=catalogue, signals=signals, clock=clock, ids=ids),
-        explainer=Explainer(storage, clock),
+        explainer=Explainer(storage, states, clock),
         usage=UsageService(storage.usage),
         workers=WorkerService(storage.workers, storage.clients, control, Budgets(storage), clock=clock, ids=ids),
     )

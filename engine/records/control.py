@@ -3,6 +3,7 @@
 Workers are started and stopped by desired state, which is stored and which a replica's pool follows.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -46,4 +47,58 @@ class ModelTrials(Protocol):
         For a router its targets are called in the order of its strategy, until one has no failure that sends on to the
         next. Raises StorageError where they cannot be read.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """The model takes no call before `until`. `reason` is one of requests, tokens, rate_limit, quota, breaker.
+
+    `text` is for administrators: it may quote what the vendor said to some client's call.
+    """
+
+    model: str
+    reason: str
+    until: datetime
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latencies:
+    """Percentiles of the last calls that ended well, at most 256, in seconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelState:
+    """How a model does now. Calls, breaker and latencies are those of one `replica`; the rest is common to all.
+
+    `window` is how many calls may be in flight there, None: as many as come. Limits are booked until an instant to come
+    or not at all. `breaker` is closed, open or half-open. `error_rate` is the share of the last half minute's calls.
+    `would_try` are the models in whose order a job that names this one would be tried, `job_waits_for` is what keeps it
+    from the first of them. A router's `pause` is that.
+    """
+
+    replica: str
+    pause: Pause | None = None
+    in_flight: int = 0
+    waiting: int = 0
+    window: int | None = None
+    requests_booked_until: datetime | None = None
+    tokens_booked_until: datetime | None = None
+    breaker: str = "closed"
+    error_rate: float = 0.0
+    latencies: Latencies | None = None
+    would_try: tuple[str, ...] = ()
+    job_waits_for: Pause | None = None
+
+
+class ModelStates(Protocol):
+    """What this replica knows of models, with what others have announced. Synchronous, from any thread."""
+
+    def of(self, models: Sequence[Model]) -> list[ModelState]:
+        """In the same order; by a few queries, however many they are. Raises StorageUnavailable."""
         ...

@@ -6,6 +6,7 @@ from pydantic import TypeAdapter
 
 from api.models.base import Answer
 from api.models.clients import ClientCreateResponse, ClientResponse, ClientRotateKeyResponse
+from api.models.model_status import ModelStatusResponse
 from api.models.model_trial import ModelTestResponse
 from api.models.models import ModelCreateResponse, ModelResponse
 from api.models.prompt_flows import PromptFlowResponse
@@ -37,6 +38,7 @@ def test_model_answers_fit(api: Api) -> None:
     assert_fits(api.http.get(f"/models/{made['model_id']}", headers=api.admin).json(), ModelResponse)
     assert_fits(api.http.get("/models", headers=api.admin).json()[0], ModelResponse)
     assert_fits(api.http.post(f"/models/{made['model_id']}/test", headers=api.admin).json(), ModelTestResponse)
+    assert_fits(api.http.get(f"/models/{made['model_id']}/status", headers=api.admin).json(), ModelStatusResponse)
     refused = api.new_model(sdk="Groq", endpoint="http://127.0.0.1:1", key="nowhere")
     assert_fits(api.http.post(f"/models/{refused['model_id']}/test", headers=api.admin).json(), ModelTestResponse)
 

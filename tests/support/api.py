@@ -18,6 +18,8 @@ from engine.llm import ProviderRegistry, Timeouts
 from engine.records.store import Storage
 from engine.records.values import Worker, WorkerLease
 from llm_workers.catalogue import Catalogue
+from llm_workers.lanes import Lanes
+from llm_workers.model_states import LaneStates
 from llm_workers.providers.registry import ProviderSet, Registry
 from llm_workers.trials import Trials
 from utilities.clock import Clock, SystemClock
@@ -53,7 +55,7 @@ class RecordingControl:
 
 @dataclass
 class Api:
-    """One replica's HTTP side. `signals` is what its workers would listen to."""
+    """One replica's HTTP side. `signals` is what its workers would listen to, `lanes` what their calls would take."""
 
     http: TestClient
     app: FastAPI
@@ -62,6 +64,7 @@ class Api:
     control: RecordingControl
     signals: JobSignals
     clock: Clock
+    lanes: Lanes
     admin: Headers = field(default_factory=lambda: dict(ADMIN))
 
     def new_client(self, name: str = "a client") -> Headers:
@@ -131,11 +134,13 @@ def running_api(
         hop=_inline,
         timeouts=TRIAL_TIMEOUTS,
     )
+    lanes = Lanes(storage.shared, clock=clock, hop=_inline, replica="here")
     services = build_services(
         storage=storage,
         registry=registry or Registry(),
         control=control,
         trials=trials,
+        states=LaneStates(lanes, storage, clock=clock, replica="here"),
         signals=signals,
         clock=clock,
         ids=ObjectIds(),
@@ -152,7 +157,7 @@ def running_api(
     )
     app = build_api(services, settings, None)
     with TestClient(app, raise_server_exceptions=False) as http:
-        yield Api(http, app, services, storage, control, signals, clock)
+        yield Api(http, app, services, storage, control, signals, clock, lanes)
         assert http.portal is not None
         http.portal.call(trials.aclose)
     services.close()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.llm import JsonObject
 from engine.records.values import Limits
-from llm_workers.capacity import Ask, Grant, Window, fair_parts, granted
+from llm_workers.capacity import Ask, Grant, Window, bookings, fair_parts, granted
 
 NOW = 1_800_000_000.0
 WINDOW = Window()
@@ -223,3 +223,17 @@ def test_fair_parts(wants: dict[str, int], total: int) -> None:
     for name, part in parts.items():
         assert 0 <= part <= wants[name]
         assert part == wants[name] or max(parts.values()) <= part + 1
+
+
+def test_how_far_limits_are_booked() -> None:
+    """It is told without asking, with what is not in the document yet, and when the next call may start."""
+    shared = Shared(Limits(requests_per_minute=60, tokens_per_minute=6000))
+    shared.ask(0.0, 1000)
+
+    booked = bookings(shared.document, 0, shared.limits, NOW, WINDOW)
+    corrected = bookings(shared.document, -900, shared.limits, NOW, WINDOW)
+
+    assert booked["requests"][0] == booked["requests"][1] == pytest.approx(NOW + 1.01)
+    assert booked["tokens"][0] > booked["tokens"][1] > NOW + 9
+    assert corrected["tokens"][1] < booked["tokens"][1]
+    assert shared.ask(0.0, 1, horizon=60).starts[0] == pytest.approx(booked["tokens"][1])
