@@ -11,6 +11,7 @@ from typing import Any
 from engine.jobs.job import Job
 from engine.jobs.retry import RetryPolicy
 from engine.jobs.signals import JobSignals
+from engine.llm import Timeouts
 from engine.records.store import Storage
 from engine.records.values import Model, Worker, WorkerConfig
 from llm_workers.assembly import build_pool
@@ -122,18 +123,27 @@ class Plant:
 
 @contextmanager
 def plant(
-    database: Database, *, replicas: int = 1, terms: LaneTerms | None = None, latency: float = 0.0
+    database: Database,
+    *,
+    replicas: int = 1,
+    terms: LaneTerms | None = None,
+    latency: float = 0.0,
+    timeouts: Timeouts | None = None,
 ) -> Iterator[Plant]:
     """Running replicas without workers; drained at the end."""
     with FakeProvider(latency=latency) as fake, ExitStack() as stack:
-        named = [replica(database.open(), f"replica-{number}", terms) for number in range(replicas)]
+        named = [replica(database.open(), f"replica-{number}", terms, timeouts=timeouts) for number in range(replicas)]
         made = [stack.enter_context(each) for each in named]
         yield Plant(fake, database.open(), made, SystemClock())
 
 
 @contextmanager
 def replica(
-    storage: Storage, name: str, terms: LaneTerms | None = None, spending: SpendingTerms | None = None
+    storage: Storage,
+    name: str,
+    terms: LaneTerms | None = None,
+    spending: SpendingTerms | None = None,
+    timeouts: Timeouts | None = None,
 ) -> Iterator[Replica]:
     """A started replica on a connection of its own; drained at the end."""
     clock, signals, counting = SystemClock(), JobSignals(), Faulty(storage, Plan())
@@ -153,6 +163,7 @@ def replica(
             hop=hop,
             lanes=lanes,
             wallets=wallets,
+            timeouts=timeouts,
         )
 
     pool = build_pool(
