@@ -12,6 +12,7 @@ from decimal import Decimal
 from operator import add
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -292,6 +293,7 @@ class QueueMachine(RuleBasedStateMachine):
         return Settlement(job_id=job.id, token=job.token, outcome=Expired(), attempt=attempt, only_expired=True)
 
 
+@pytest.mark.timeout(300)  # a thousand steps, each with a dozen round trips
 def test_any_sequence_of_operations(storage: Storage, backend: str) -> None:
     """Whatever is done in whatever order, the back-end and the model agree after every step."""
     bounds = settings(

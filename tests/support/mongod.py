@@ -79,6 +79,11 @@ class Mongod:
             raise MongodFailed("mongod is not running")
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not ended since."""
+        return self._process is not None
+
     def start(self) -> None:
         """Run it on a free port and wait until it takes writes."""
         for attempt in range(PORT_ATTEMPTS):
