@@ -225,13 +225,9 @@ def fair_parts(wants: dict[str, int], total: int) -> dict[str, int]:
     return parts
 
 
-def bookings(
-    document: JsonObject, corrections: int, limits: Limits, now: float, window: Window
-) -> dict[str, tuple[float, float]]:
+def bookings(document: JsonObject, limits: Limits, now: float, window: Window) -> dict[str, tuple[float, float]]:
     """For each limit that is set, requests and tokens: until when it is booked, and when the next call, be it of one
-    token, may start at the earliest. `corrections` are not in the document yet."""
-    requests, tokens = _requests(document, limits, window), _tokens(dict(document), limits, window, now)
-    if tokens is not None:
-        tokens.correct(corrections, now)
+    token, may start at the earliest."""
+    requests, tokens = _requests(document, limits, now, window), _tokens({**document}, limits, now, window)
     buckets = {"requests": requests, "tokens": tokens}
     return {name: (bucket.free_at, bucket.start(1, now)) for name, bucket in buckets.items() if bucket is not None}

@@ -225,11 +225,6 @@ class Lane:
             most = self._most_running()
         return None if most == math.inf else int(most)
 
-    @property
-    def corrections(self) -> int:
-        """What calls have used over their estimates, and is not in the shared document yet."""
-        return self._corrections
-
     def announced_wait(self, now: float) -> float:
         """Seconds until the vendor's own levels let another call through."""
         with self.lock:

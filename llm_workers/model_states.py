@@ -56,8 +56,7 @@ class LaneStates:
     def _alone(self, model: Model, document: JsonObject, now: datetime) -> ModelState:
         """The model by itself, wherever else its jobs may go."""
         lane = self._lanes.of(model)
-        corrections = 0 if lane is None else lane.corrections
-        booked = bookings(document, corrections, model.limits, now.timestamp(), self._terms.window)
+        booked = bookings(document, model.limits, now.timestamp(), self._terms.window)
         pauses = (*self._shared_pauses(model, document), *self._lane_pauses(lane, now), *self._used_up(model, booked))
         until = {kind: _later(free_at, now) for kind, (free_at, _) in booked.items()}
         state = ModelState(

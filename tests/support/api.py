@@ -134,7 +134,7 @@ def running_api(
         hop=_inline,
         timeouts=TRIAL_TIMEOUTS,
     )
-    lanes = Lanes(storage.shared, clock=clock, hop=_inline, replica="here")
+    lanes = Lanes(storage, clock=clock, hop=_inline, replica="here")
     services = build_services(
         storage=storage,
         registry=registry or Registry(),
