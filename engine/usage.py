@@ -12,8 +12,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from engine.jobs.job import ZERO, Call
-from engine.pricing import from_units, to_units
+from engine.jobs.job import ZERO
+from engine.pricing import from_units
 
 
 class Dimension(StrEnum):
@@ -91,25 +91,6 @@ class UsageKey(NamedTuple):
 SUMS = ("calls", "errors", "unknown", "inputTokens", "outputTokens", "cachedInputTokens", "reasoningTokens")
 """What is summed up before the two costs, which come last, in units."""
 WIDTH = len(SUMS) + 2
-
-
-def key_of(call: Call, client_id: str, operation: str) -> UsageKey:
-    return UsageKey(call.started_at.date().isoformat(), client_id, call.model, operation, call.currency or "")
-
-
-def sums_of(call: Call) -> tuple[int, ...]:
-    """A call's part in the sums of its key; an unknown count or cost adds nothing."""
-    return (
-        1,
-        int(call.outcome == "error"),
-        int(call.outcome == "unknown"),
-        call.input_tokens or 0,
-        call.output_tokens or 0,
-        call.cached_input_tokens or 0,
-        call.reasoning_tokens or 0,
-        0 if call.input_cost is None else to_units(call.input_cost),
-        0 if call.output_cost is None else to_units(call.output_cost),
-    )
 
 
 def grouped(entries: Iterable[tuple[UsageKey, Sequence[int]]], query: UsageQuery) -> list[UsageRow]:

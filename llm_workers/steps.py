@@ -1,6 +1,7 @@
 """A step of a job, from its model's name to an object: which models are asked, and how often."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from engine.errors import MetasyncError, UnknownReference
 from engine.jobs.handler import Assignment
@@ -120,7 +121,8 @@ class Steps:
         prepare = getattr(provider, "prepare", None)
         if prepare is not None:
             await prepare(request)
-        async with self._wallets.call(work.job, step.model, self._lanes.cost(step.model, request)) as spending:
+        estimate = partial(self._lanes.cost, step.model, request)
+        async with self._wallets.call(work.job, step.model, estimate) as spending:
             booking = Booking(work, step.name, step.model, self._clock)
             try:
                 async with self._lanes.call(step.model, request) as call:

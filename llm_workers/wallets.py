@@ -6,7 +6,7 @@ One for all event loops of a process; the money's side of engine.jobs.rooms.Room
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -69,9 +69,12 @@ class Wallets:
         self._tick_at = -math.inf
         self._opening: dict[tuple[asyncio.AbstractEventLoop, Payer], asyncio.Future[_Account]] = {}
 
-    def call(self, job: Job, model: Model, units: int) -> "SpendingCall":
-        """The context of one call that may cost so many units. Entering it raises BudgetExhausted."""
-        return SpendingCall(self, job, model.prices, units)
+    def call(self, job: Job, model: Model, estimate: Callable[[], int]) -> "SpendingCall":
+        """The context of one call; `estimate` says, where anybody limits it, how many units it may cost.
+
+        Entering it raises BudgetExhausted.
+        """
+        return SpendingCall(self, job, model.prices, estimate)
 
     def ended(self, hold: Hold) -> None:
         """The attempt is over and its calls are durable, or never will be. From any thread."""
@@ -84,14 +87,16 @@ class Wallets:
     def shut_worker(self, worker_id: str) -> bool:
         return (PurseKind.WORKER, worker_id) in self._shut
 
-    async def reserve(self, job: Job, prices: Prices, units: int) -> tuple[Wallet, ...]:
-        """Takes `units` from all who pay for the job in the currency of `prices`: all of them or none.
+    async def payers(self, job: Job, currency: str) -> list[Wallet]:
+        """Those that pay for the job's calls in that currency, and may not spend as much as they like."""
+        found = [await self._wallet(payer) for payer in payers_of(job)]
+        return [each for each in found if each is not None and each.purse.limit.currency == currency]
+
+    async def reserve(self, wallets: Sequence[Wallet], hold: Hold, units: int) -> None:
+        """Takes `units` from all of them or none.
 
         A job whose attempt has begun to spend goes on: it was in flight when the limit was reached.
         """
-        hold = Hold(job.id, job.token)
-        found = [await self._wallet(payer) for payer in payers_of(job)]
-        wallets = [each for each in found if each is not None and each.purse.limit.currency == prices.currency]
         taken: list[Wallet] = []
         try:
             for wallet in wallets:
@@ -100,9 +105,7 @@ class Wallets:
         except BaseException:
             self.pay(taken, hold, units, 0)
             raise
-        if taken:
-            self._begun.setdefault(hold, set()).update(taken)
-        return tuple(taken)
+        self._begun.setdefault(hold, set()).update(taken)
 
     def pay(self, wallets: Iterable[Wallet], hold: Hold, estimate: int, units: int) -> None:
         """A call for which `estimate` was taken has ended and cost `units`."""
@@ -261,24 +264,29 @@ class Wallets:
 class SpendingCall:
     """Set `made` to the call as the ledger has it; without one nothing was spent."""
 
-    def __init__(self, wallets: Wallets, job: Job, prices: Prices, units: int) -> None:
+    def __init__(self, wallets: Wallets, job: Job, prices: Prices, estimate: Callable[[], int]) -> None:
         self.made: Call | None = None
         self._wallets = wallets
         self._job = job
+        self._hold = Hold(job.id, job.token)
         self._prices = prices
-        self._units = units
-        self._taken: tuple[Wallet, ...] = ()
+        self._estimate = estimate
+        self._units = 0
+        self._payers: Sequence[Wallet] = ()
 
     async def __aenter__(self) -> "SpendingCall":
-        self._taken = await self._wallets.reserve(self._job, self._prices, self._units)
+        payers = await self._wallets.payers(self._job, self._prices.currency)
+        if payers:
+            self._units = self._estimate()
+            await self._wallets.reserve(payers, self._hold, self._units)
+            self._payers = payers
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._taken:
-            hold = Hold(self._job.id, self._job.token)
-            self._wallets.pay(self._taken, hold, self._units, 0 if self.made is None else units_of(self.made))
+        if self._payers:
+            self._wallets.pay(self._payers, self._hold, self._units, 0 if self.made is None else units_of(self.made))
 
 
 def units_of(call: Call) -> int:

@@ -242,7 +242,7 @@ def test_a_large_budget_costs_few_looks_at_the_storage(storage: Storage) -> None
     async def spend() -> None:
         for _ in range(1000):
             job = owned(client)
-            async with wallets.call(job, make_model(prices=FREE), 1000) as spending:
+            async with wallets.call(job, make_model(prices=FREE), lambda: 1000) as spending:
                 spending.made = make_call(input_cost=900 * UNIT, output_cost=None)
             wallets.ended(Hold(job.id, 1))
             wallets.tick()
@@ -260,7 +260,7 @@ def test_an_attempt_that_has_begun_goes_on(storage: Storage) -> None:
     first, second = owned(client), owned(client, waits=10_000)
 
     async def call(job: Any) -> None:
-        async with wallets.call(job, make_model(prices=FREE), LIMIT) as spending:
+        async with wallets.call(job, make_model(prices=FREE), lambda: LIMIT) as spending:
             spending.made = make_call(input_cost=LIMIT * UNIT, output_cost=None)
 
     async def spend() -> None:
@@ -285,7 +285,7 @@ def test_a_new_period_opens_again(storage: Storage) -> None:
 
     async def call() -> None:
         job = owned(client)
-        async with wallets.call(job, make_model(prices=FREE), LIMIT) as spending:
+        async with wallets.call(job, make_model(prices=FREE), lambda: LIMIT) as spending:
             spending.made = make_call(input_cost=LIMIT * UNIT, output_cost=None, started_at=clock.now())
         wallets.ended(Hold(job.id, 1))
 

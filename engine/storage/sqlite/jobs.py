@@ -211,12 +211,11 @@ def _settle(transaction: Transaction, settlement: Settlement, now: datetime) -> 
     held = settling.Held._make(row)
     if not settling.admits(held, settlement, now):
         return settling.written_before(held, settlement)
-    after = settling.settled(held, settlement, now)
+    after, calls = settling.settled(held, settlement, now)
     transaction.connection.execute(settling.WRITE_SETTLED, (*after, settlement.job_id))
     transaction.counters.leave(held.place, held.totals)
     transaction.counters.enter(held.place._replace(status=after.status, line=after.line), after.totals)
-    if settlement.attempt is not None and after.totals != held.totals:
-        transaction.usage.add(held.client_id, held.operation, settlement.attempt.calls)
+    transaction.usage.add(held.client_id, held.operation, calls)
     if held.texts and after.line == Line.READY:
         _mark(transaction, [settlement.job_id], ready=True)
     return True
@@ -230,8 +229,8 @@ def _book(transaction: Transaction, job_id: str, attempt: Attempt) -> bool:
     progress = {**FRESH} if row.progress is None else orjson.loads(row.progress)
     if not settling.books(progress, attempt):
         return False
-    totals = settling.book_attempt(progress, row.totals, attempt)
-    transaction.usage.add(row.client_id, row.operation, attempt.calls)
+    totals, calls = settling.book_attempt(progress, row.totals, attempt)
+    transaction.usage.add(row.client_id, row.operation, calls)
     transaction.connection.execute(_BOOK_WRITE, (totals, json_of(progress), job_id))
     if not row.deleted:
         transaction.counters.leave(row.place, row.totals)
@@ -259,7 +258,7 @@ def _replace(transaction: Transaction, row: Row, texts: Sequence[str]) -> bool:
     if not row.deleted:
         transaction.counters.enter(row.place, row.totals)
     if (old.totals, old.operation) != (row.totals, row.operation):
-        transaction.usage.add(old.client_id, old.operation, calls_of(old.progress), sign=-1)
+        transaction.usage.remove(old.client_id, old.operation, calls_of(old.progress))
         transaction.usage.add(row.client_id, row.operation, calls_of(row.progress))
     if old.texts or row.texts:
         transaction.connection.execute(_DROP_REFERENCES, (row.id,))

@@ -3,6 +3,7 @@
 What it does is defined by engine.jobs.changes.after_settlement; tests/contract holds the two together.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -80,19 +81,20 @@ def written_before(held: Held, settlement: Settlement) -> bool:
     return entry is not None and entry["outcome"] == settlement.attempt.outcome
 
 
-def settled(held: Held, settlement: Settlement, now: datetime) -> Settled:
-    """The row after a settlement that `admits` lets pass."""
+def settled(held: Held, settlement: Settlement, now: datetime) -> tuple[Settled, Sequence[Document]]:
+    """The row after a settlement that `admits` lets pass, and the calls that are new on its ledger."""
     progress: Document = {**FRESH} if held.progress is None else orjson.loads(held.progress)
-    totals = held.totals
+    totals: str | None = held.totals
+    calls: Sequence[Document] = ()
     if settlement.attempt is not None:
-        totals = book_attempt(progress, held.totals, settlement.attempt)
+        totals, calls = book_attempt(progress, held.totals, settlement.attempt)
     due_at = _apply(progress, settlement.outcome, to_ms(now))
     status = TRANSITIONS[EVENT_OF[type(settlement.outcome)]].target
     line = Line.NONE
     if status is JobState.PENDING:
         line = Line.READY if due_at is None else Line.LATER
     token = held.token + isinstance(settlement.outcome, Expired)
-    return Settled(str(status), str(line), due_at, token, to_ms(now), totals, json_of(progress))
+    return Settled(str(status), str(line), due_at, token, to_ms(now), totals, json_of(progress)), calls
 
 
 def _apply(progress: Document, outcome: Outcome, now: int) -> int | None:
@@ -115,20 +117,20 @@ def _apply(progress: Document, outcome: Outcome, now: int) -> int | None:
     return None
 
 
-def book_attempt(progress: Document, totals: str | None, attempt: Attempt) -> str | None:
-    """Put `attempt` on the ledger in `progress`; answers the totals with its calls.
+def book_attempt(progress: Document, totals: str | None, attempt: Attempt) -> tuple[str | None, Sequence[Document]]:
+    """Put `attempt` on the ledger in `progress`; answers the totals with its calls, and these.
 
     An entry of the same token stays if it had calls; `books` tells beforehand.
     """
     if not books(progress, attempt):
-        return totals
+        return totals, ()
     entry = attempt_to_document(attempt)
     others = [other for other in progress["ledger"] if other["token"] != attempt.token]
     progress["ledger"] = sorted((*others, entry), key=lambda each: int(each["token"]))
     if not attempt.calls:
-        return totals
+        return totals, ()
     before = Totals() if totals is None else totals_from_document(orjson.loads(totals))
-    return json_of(totals_to_document(added(before, totals_of(attempt.calls))))
+    return json_of(totals_to_document(added(before, totals_of(attempt.calls)))), entry["calls"]
 
 
 def books(progress: Document, attempt: Attempt) -> bool:

@@ -1,15 +1,15 @@
 """Sums over calls, written in the transaction that puts the calls on a ledger."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 import orjson
 
-from engine.jobs.job import Call
-from engine.storage.codec import attempt_from_document
+from engine.storage.codec import Document
 from engine.storage.sqlite.conditions import Conditions
 from engine.storage.sqlite.connection import Readers
-from engine.usage import WIDTH, UsageKey, UsageQuery, UsageRow, grouped, key_of, sums_of
+from engine.usage import UsageKey, UsageQuery, UsageRow, grouped
 
 _KEY = "day, client_id, model, operation, currency"
 _SUMS = (
@@ -20,6 +20,9 @@ _AT_KEY = "client_id = ? AND day = ? AND model = ? AND operation = ? AND currenc
 _READ = f"SELECT {_SUMS} FROM usage WHERE {_AT_KEY}"
 _UPDATE = f"UPDATE usage SET ({_SUMS}) = (?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE {_AT_KEY}"
 _INSERT = f"INSERT INTO usage ({_SUMS}, client_id, day, model, operation, currency) VALUES ({', '.join('?' * 14)})"
+_AMOUNTS = itemgetter(
+    *("inputTokens", "outputTokens", "cachedInputTokens", "reasoningTokens", "inputCost", "outputCost")
+)
 _DROP = f"DELETE FROM usage WHERE {_AT_KEY}"
 
 
@@ -27,22 +30,26 @@ class UsageDeltas:
     """What one transaction adds, gathered so that each sum is written once."""
 
     def __init__(self) -> None:
-        self._sums: dict[UsageKey, list[int]] = {}
+        self._parts: dict[UsageKey, list[Sequence[int]]] = {}
 
-    def add(self, client_id: str, operation: str, calls: Iterable[Call], sign: int = 1) -> None:
-        """Calls that a ledger has from now on; with `sign` -1 those that it no longer has."""
+    def add(self, client_id: str, operation: str, calls: Iterable[Document]) -> None:
+        """Calls, as the codec writes them, that a ledger has from now on."""
         for call in calls:
-            entry = self._sums.setdefault(key_of(call, client_id, operation), [0] * WIDTH)
-            for position, amount in enumerate(sums_of(call)):
-                entry[position] += sign * amount
+            self._parts.setdefault(_key(call, client_id, operation), []).append(_sums(call))
+
+    def remove(self, client_id: str, operation: str, calls: Iterable[Document]) -> None:
+        """Calls that a ledger no longer has, or not for that operation."""
+        for call in calls:
+            negative = [-amount for amount in _sums(call)]
+            self._parts.setdefault(_key(call, client_id, operation), []).append(negative)
 
     def merge(self, other: "UsageDeltas") -> None:
-        for key, sums in other._sums.items():
-            entry = self._sums.setdefault(key, [0] * WIDTH)
-            entry[:] = [first + second for first, second in zip(entry, sums, strict=True)]
+        for key, parts in other._parts.items():
+            self._parts.setdefault(key, []).extend(parts)
 
     def write(self, connection: sqlite3.Connection) -> None:
-        for key, change in self._sums.items():
+        for key, parts in self._parts.items():
+            change = [sum(amounts) for amounts in zip(*parts, strict=True)]
             if any(change):
                 _write(connection, (key.client_id, key.day, key.model, key.operation, key.currency), change)
 
@@ -58,11 +65,24 @@ def _write(connection: sqlite3.Connection, key: tuple[str, ...], change: list[in
         connection.execute(statement, (*sums[:7], str(sums[7]), str(sums[8]), *key))
 
 
-def calls_of(progress: str | None) -> Iterator[Call]:
+def _key(call: Document, client_id: str, operation: str) -> UsageKey:
+    """The day is the first part of an instant's text, or an instant's own."""
+    started_at = call["startedAt"]
+    day = started_at[:10] if isinstance(started_at, str) else started_at.date().isoformat()
+    return UsageKey(day, client_id, call["model"], operation, call["currency"] or "")
+
+
+def _sums(call: Document) -> Sequence[int]:
+    """A call's part in the sums of its key; an unknown count or cost adds nothing."""
+    outcome = call["outcome"]
+    return (1, int(outcome == "error"), int(outcome == "unknown"), *(amount or 0 for amount in _AMOUNTS(call)))
+
+
+def calls_of(progress: str | None) -> list[Document]:
     """The calls on the ledger of a job's stored progress."""
-    if progress is not None:
-        for entry in orjson.loads(progress)["ledger"]:
-            yield from attempt_from_document(entry).calls
+    if progress is None:
+        return []
+    return [call for entry in orjson.loads(progress)["ledger"] for call in entry["calls"]]
 
 
 class SqliteUsage:
