@@ -44,7 +44,7 @@ class Claimer:
         if only is not None:
             return [] if only in wish.shut_clients else self._claim(self._wanted, wish.limit, round_)
         try:
-            waiting = [client for client in self._waiting() if client not in wish.shut_clients]
+            waiting = self._waiting(wish.shut_clients)
             while waiting and len(round_.claimed) < wish.limit:
                 shares = fair_shares(waiting, round_.held, wish.limit - len(round_.claimed))
                 waiting = self._claim_shares(shares, round_)
@@ -63,20 +63,18 @@ class Claimer:
                 rich.append(client)
         return rich
 
-    def _waiting(self) -> list[str]:
-        """Clients with ready jobs, starting behind the one served last, so that all have their turn.
+    def _waiting(self, shut: frozenset[str]) -> list[str]:
+        """Clients with ready jobs, starting behind the one served last, so that all have their turn; none of `shut`.
 
-        One query, unless there are too many clients for one.
+        One query, unless there are too many clients for one: however many are shut, they keep no other one out of it.
         """
-        last = self._last_client
-        first = self._queue.waiting_clients(self._wanted, None, _CLIENTS_A_ROUND)
-        if last is None:
-            return first
-        after = [client for client in first if client > last]
-        if len(first) == _CLIENTS_A_ROUND:
-            after = self._queue.waiting_clients(self._wanted, last, _CLIENTS_A_ROUND)
-        known = set(after)
-        return (after + [client for client in first if client not in known])[:_CLIENTS_A_ROUND]
+        last, most = self._last_client, _CLIENTS_A_ROUND + len(shut)
+        first = self._queue.waiting_clients(self._wanted, None, most)
+        after = [client for client in first if last is not None and client > last]
+        if last is not None and len(first) == most:
+            after = self._queue.waiting_clients(self._wanted, last, most)
+        ordered = dict.fromkeys((*after, *first))
+        return [client for client in ordered if client not in shut][:_CLIENTS_A_ROUND]
 
     def _claim(self, wanted: ClaimFilter, limit: int, round_: "_Round") -> list[Job]:
         request = ClaimRequest(

@@ -1,11 +1,14 @@
 """What must hold after every fault, whatever it was: asked of the stored jobs and of the provider."""
 
 from collections import Counter
+from datetime import date
 
 from engine.jobs.job import Job, totals_of
 from engine.jobs.queue import JobQuery
 from engine.jobs.states import JobState
+from engine.usage import UsageQuery
 from tests.support.customer import Customer
+from tests.support.queue_model import by_dimensions, usage_of
 from tests.support.rig import ENDED
 
 WITHOUT_A_RECORD = {"lease_lost", "canceled"}
@@ -55,7 +58,7 @@ def _calls_are_on_the_ledgers(customer: Customer, jobs: list[Job]) -> None:
 
 
 def _sums_agree(customer: Customer, jobs: list[Job]) -> None:
-    """The summary's counts and costs are those of the jobs."""
+    """The summary's counts and costs are those of the jobs, and so is the usage, to the last digit."""
     rows = customer.storage.jobs.summary(JobQuery(client_id=customer.client_id))
     counted = Counter({row.status: 0 for row in rows})
     for row in rows:
@@ -63,3 +66,5 @@ def _sums_agree(customer: Customer, jobs: list[Job]) -> None:
     assert +counted == Counter(job.status for job in jobs)
     assert sum(row.input_cost for row in rows) == sum(job.totals.input_cost for job in jobs)
     assert sum(row.output_cost for row in rows) == sum(job.totals.output_cost for job in jobs)
+    used = customer.storage.usage.rows(UsageQuery(first=date.min, last=date.max, client_id=customer.client_id))
+    assert by_dimensions(used) == usage_of(jobs)

@@ -54,6 +54,16 @@ def test_clients_have_their_turn(faulty: Faulty) -> None:
     assert served == clients * 2
 
 
+def test_clients_that_are_shut_keep_nobody_out(faulty: Faulty) -> None:
+    """However many clients' money is used up, those behind them have their turn, and only they."""
+    poor = [f"client-{number:03}" for number in range(150)]
+    _post(faulty, *poor, "client-x", "client-y")
+    claimer = _claimer(faulty)
+    wish = Wish(limit=1, shut_clients=frozenset(poor))
+    served = [job.client_id for _ in range(3) for job in claimer.claim(wish, LATER, NOW)]
+    assert served == ["client-x", "client-y"]
+
+
 def test_what_was_claimed_before_an_outage_is_not_lost(faulty: Faulty) -> None:
     """When the database goes away between two clients, the jobs that are leased already are worked on."""
     _post(faulty, "a", "b")
