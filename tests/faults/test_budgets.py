@@ -1,10 +1,12 @@
 """Budgets of clients and cost caps of workers, with two replicas on one database: jobs wait, nothing is an error."""
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,14 +18,19 @@ from engine.jobs.states import JobState
 from engine.purses import purse_of_client
 from engine.records.values import Budget, Client, Money, WorkerConfig
 from engine.usage import UsageQuery
+from tests.support.api import ADMIN
 from tests.support.backends import Database
 from tests.support.branches import CLOCK, PRICE, Town, budget, town
-from tests.support.service import one_of_each
+from tests.support.customer import serving
+from tests.support.invariants import check
+from tests.support.service import Replica, one_of_each
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.parametrize("backend", one_of_each(), indirect=True)
 
 CAPACITY = 8
+COST = Decimal("0.025")
+"""Of a call of the customer's model."""
 
 
 def done(jobs: list[Job]) -> int:
@@ -135,3 +142,45 @@ def test_a_budget_in_another_currency_is_not_spent(database: Database) -> None:
         one.worker(capacity=CAPACITY)
         ids = one.post(client, 20)
         eventually(lambda: done(one.jobs(ids)) == 20, what="all is done")
+
+
+def test_a_raise_through_one_process_resumes_all(database: Database, tmp_path: Path) -> None:
+    """With two real processes: the limit is reached, `explain` and `budgetState` say so, and a raise asked of the one
+    resumes the other's worker within three seconds. After they have been stopped nothing is reserved."""
+    with serving(database, tmp_path, 2) as (customer, [here, there]):
+        path = f"/clients/{customer.client_id}"
+
+        def limited(amount: float) -> Any:
+            body = {"budget": {"amount": amount, "currency": "USD", "period": "total"}}
+            return here.http.patch(path, json=body, headers=ADMIN).json()
+
+        limited(float(COST * 10))
+        customer.employ(there, capacity=CAPACITY)
+        ids = customer.post(here, *(f"job {number}" for number in range(40)))
+        eventually(lambda: state(here, path)["exhausted"], within=30, what="the budget is reached")
+        eventually(lambda: JobState.PROCESSING not in customer.statuses(ids), what="all calls have ended")
+        waiting = [job for job in customer.jobs(ids) if job.status is JobState.PENDING]
+        assert 40 - len(waiting) < 10 + CAPACITY
+        told = customer.call(here, "GET", f"/jobs/{waiting[-1].id}/explain")
+        assert told["reason"] == "budget_exhausted"
+
+        limited(100.0)
+        began = time.monotonic()
+        eventually(lambda: customer.fake.seen.total > 40 - len(waiting), what="a raise resumes")
+        assert time.monotonic() - began < 3
+        customer.wait(ids)
+        check(customer)
+        assert state(here, path)["spent"] == float(COST * 40)
+        for replica in (here, there):
+            replica.terminate()
+            replica.exit_code()
+        client = customer.storage.clients.get(customer.client_id)
+        assert client is not None
+        purse = purse_of_client(client, CLOCK.now())
+        assert purse is not None
+        [document] = customer.storage.shared.get_many([purse.key]).values()
+        assert document["holders"] == {}
+
+
+def state(replica: Replica, path: str) -> Any:
+    return replica.http.get(path, headers=ADMIN).json()["budgetState"]
