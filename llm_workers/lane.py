@@ -100,6 +100,7 @@ class Lane:
         self._shut: Shut | None = None
         self._limited_since: float | None = None
         self._strikes = 0
+        self._struck_at = -math.inf
         self._busiest = 0
         self._promised = 0
         self._promised_until = 0.0
@@ -304,11 +305,11 @@ class Lane:
         if isinstance(error, RateLimited):
             self.concurrency.failed(started_at, running, now)
             self._limited_since = now if self._limited_since is None else self._limited_since
-            pause = self._pause(error, self.terms.rate_pause, self.terms.longest_rate_pause)
-            return Shut(now + pause, Reason.RATE_LIMIT, text)
+            pause = self._pause(error, started_at, now)
+            return None if pause is None else Shut(now + pause, Reason.RATE_LIMIT, text)
         if isinstance(error, QuotaExhausted):
-            pause = self._pause(error, self.terms.quota_pause, self.terms.longest_quota_pause)
-            return Shut(now + pause, Reason.QUOTA, text)
+            pause = self._pause(error, started_at, now)
+            return None if pause is None else Shut(now + pause, Reason.QUOTA, text)
         if not isinstance(error, TransientProviderError):
             self._good()
             self.breaker.record(now, failed=False, started_at=started_at)
@@ -317,10 +318,18 @@ class Lane:
         opened = self.breaker.record(now, failed=True, started_at=started_at)
         return None if opened is None else Shut(now + opened, Reason.BREAKER, text)
 
-    def _pause(self, error: ProviderError, base: timedelta, cap: timedelta) -> float:
+    def _pause(self, error: ProviderError, started_at: float, now: float) -> float | None:
+        """Seconds: as announced, else more each time. None for one more failure of a burst that has its pause."""
         if error.retry_after is not None:
             return error.retry_after.total_seconds()
+        if started_at <= self._struck_at:
+            return None
         self._strikes += 1
+        self._struck_at = now
+        quota, terms = isinstance(error, QuotaExhausted), self.terms
+        base, cap = (
+            (terms.quota_pause, terms.longest_quota_pause) if quota else (terms.rate_pause, terms.longest_rate_pause)
+        )
         pause = full_jitter(self._strikes, base=base, cap=cap, rng=self._rng)
         return max(pause, base / 2).total_seconds()
 

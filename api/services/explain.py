@@ -18,9 +18,8 @@ from utilities.clock import Clock
 
 MOST_WORKERS = 100
 MOST_AHEAD = 1000
+_OF_OURS = frozenset({"requests", "tokens"})
 _PAUSES = {
-    "requests": "its limit of requests a minute is used up",
-    "tokens": "its limit of tokens a minute is used up",
     "rate_limit": "its provider has refused calls for a rate limit",
     "quota": "its provider says that the quota is used up",
     "breaker": "too many of its calls failed",
@@ -161,7 +160,7 @@ def _for_worker(candidates: Sequence[Candidate], ahead: int) -> tuple[str, str]:
 
 def _for_model(pause: Pause) -> str:
     """Without the vendor's own words, which may be about somebody else's call."""
-    why = _PAUSES.get(pause.reason, pause.reason)
+    why = pause.text if pause.reason in _OF_OURS else _PAUSES.get(pause.reason, pause.reason)
     return f"Model {pause.model} takes no call before {pause.until.isoformat()} ({pause.reason}): {why}."
 
 

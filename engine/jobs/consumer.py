@@ -10,7 +10,7 @@ from itertools import islice
 
 import structlog
 
-from engine.errors import LeaseLost, MetasyncError, StorageError
+from engine.errors import BudgetExhausted, LeaseLost, MetasyncError, StorageError
 from engine.jobs.claimer import Claimer, Wish
 from engine.jobs.handler import JobHandler
 from engine.jobs.held import Heartbeat, Held, LeaseTerms
@@ -21,7 +21,7 @@ from engine.jobs.queue import ClaimFilter, Hold, JobQueue
 from engine.jobs.retry import RetryPolicy, failure_of
 from engine.jobs.rooms import Rooms, Unrestricted
 from engine.jobs.settler import Settler
-from engine.llm import ProviderTimeout
+from engine.llm import ModelPaused, ProviderTimeout
 from utilities.backoff import full_jitter
 from utilities.clock import Clock
 from utilities.hop import Hop
@@ -32,6 +32,7 @@ _RAMP_SECONDS = 0.002
 _STARTS_A_STEP = 4
 _WITHOUT_RAMP = 16
 _LOOKED_AT = 200
+_WAITING = (ModelPaused.__name__, BudgetExhausted.__name__)
 _OUTAGE_BASE = timedelta(milliseconds=500)
 _OUTAGE_CAP = timedelta(seconds=5)
 
@@ -306,10 +307,15 @@ class Consumer:
 def _report(held: Held, outcome: Outcome) -> None:
     """One line per attempt: what went well only for those who want to see it all."""
     job = held.job
-    if isinstance(outcome, (Completed, Released)):
+    if isinstance(outcome, (Completed, Released)) or _waits(outcome):
         log.debug("job_settled", job=job.id, model=job.model, outcome=type(outcome).__name__)
     else:
         log.info("job_failed", job=job.id, model=job.model, outcome=type(outcome).__name__, **_why(outcome))
+
+
+def _waits(outcome: Outcome) -> bool:
+    """Whether no call was made, because a limit, a pause or a budget was in the way: nothing has failed."""
+    return isinstance(outcome, Retried) and outcome.failure.error_type in _WAITING
 
 
 def _why(outcome: Outcome) -> dict[str, object]:
