@@ -35,7 +35,7 @@ _STOPPED = Denied(0.0, Reason.CONCURRENCY, "the loop that asked for it is closin
 log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     """A call that waits on its own loop: for a place to become free, or for the instant at which it may start."""
 
@@ -169,13 +169,7 @@ class Lanes:
 
     async def left(self, lane: Lane, shut: Shut | None) -> None:
         """A call has ended: its place is free, or its lane shut."""
-        now = self.now()
-        queue = self._queues[lane.model.id].for_places
-        for _ in range(min(len(queue), int(min(max(lane.free_places(now), 0), _MOST_ASKED)))):
-            queue.popleft().tell(None)
-        if lane.capped and lane.look_again(now) <= 0:
-            lane.capped = False
-            self.on_room()
+        self._let_in(lane)
         if shut is not None:
             await self._announced(lane, shut)
 
@@ -190,7 +184,22 @@ class Lanes:
             lane.cool()
         if active:
             self._common.heed_all(active)
+        for lane in active:
+            self._let_in(lane)
         return self._terms.lookahead / 2 if active else math.inf
+
+    def _let_in(self, lane: Lane) -> None:
+        """Whoever waits for a place that is free, and jobs that a claim is worth its while for again."""
+        now, queue = self.now(), self._queues[lane.model.id].for_places
+        if queue:
+            free = int(min(max(lane.free_places(now), 0), _MOST_ASKED))
+            with lane.lock:
+                woken = [queue.popleft() for _ in range(min(len(queue), free))]
+            for waiting in woken:
+                waiting.tell(None)
+        if lane.capped and lane.look_again(now) <= 0:
+            lane.capped = False
+            self.on_room()
 
     async def _know_news(self, lane: Lane) -> None:
         """No call is made on news older than a second: another replica may have been told to pause."""
@@ -214,8 +223,8 @@ class Lanes:
                     return
                 if now >= give_up or now + denied.seconds > give_up:
                     raise self._common.paused(lane, denied)  # noqa: TRY301 - undone with every other way out
-                await self._ask_for_share(lane, now)
-                await self._freed(lane, min(denied.seconds or give_up - now, give_up - now))
+                if not await self._asked_for_share(lane, now):
+                    await self._freed(lane, min(denied.seconds or give_up - now, give_up - now))
         except BaseException:
             lane.turn_away()
             raise
@@ -246,23 +255,27 @@ class Lanes:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(loop, loop.create_future())
         queue = self._queues[lane.model.id].for_places
-        queue.append(waiting)
+        with lane.lock:
+            queue.append(waiting)
         try:
             async with asyncio.timeout(max(seconds, 0.001)):
                 await waiting.future
         except TimeoutError:
             return
         finally:
-            if waiting in queue:
-                queue.remove(waiting)
+            with lane.lock:
+                if waiting in queue:
+                    queue.remove(waiting)
 
-    async def _ask_for_share(self, lane: Lane, now: float) -> None:
-        """More of a concurrency that replicas share, where this one has all of its part running."""
+    async def _asked_for_share(self, lane: Lane, now: float) -> bool:
+        """Asks for more of a concurrency that replicas share, where this one has all of its part running; False where
+        that is of no use, or was done just now."""
         queues = self._queues[lane.model.id]
         if lane.model.limits.concurrency is None or now - queues.asked_at < self._terms.lookahead / 4:
-            return
+            return False
         queues.asked_at = now
         await self._hop(self._common.ask, lane, ())
+        return True
 
     async def _instant(self, lane: Lane, estimate: int) -> float:
         """When a call may start. All that ask at the same time share one change of the document."""
