@@ -96,6 +96,11 @@ class Bucket:
         room = (now + seconds - max(self.free_at, now)) * self.rate + self.burst
         return max(0, int(room / units + 1e-9))
 
+    def half_room(self, units: int, now: float, lookahead: float) -> float:
+        """Seconds until half the calls of the time looked ahead may be claimed: fewer are not worth a claim."""
+        wanted = max(1.0, lookahead * self.rate / units / 2) * units
+        return max(self.free_at - lookahead + (wanted - self.burst) / self.rate - now, 0.0)
+
 
 def requests_bucket(limit: int, free_at: float, window: Window) -> Bucket:
     """Calls are whole, so that a burst of b leaves room for limit - b + 1 more within a window."""

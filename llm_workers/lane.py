@@ -248,7 +248,7 @@ class Lane:
                 return shut.until - now
             if self.running + self.waiting >= self._most_running():
                 return math.inf
-            waits = [_half_room(bucket, size, now, self.terms.lookahead) for bucket, size in self._buckets()]
+            waits = [bucket.half_room(size, now, self.terms.lookahead) for bucket, size in self._buckets()]
             return max([*waits, self._levels.wait(self._size, now)])
 
     def answered(
@@ -388,12 +388,6 @@ class Lane:
         used = 0 if usage is None else usage.input_tokens + usage.output_tokens
         with self.lock:
             self._excess = max(self._excess + used - estimate, -_CREDIT_CALLS * max(used, 1))
-
-
-def _half_room(bucket: Bucket, size: int, now: float, lookahead: float) -> float:
-    """Seconds until half the calls of the time looked ahead may be claimed: fewer are not worth a claim."""
-    wanted = max(1.0, lookahead * bucket.rate / size / 2) * size
-    return max(bucket.free_at - lookahead + (wanted - bucket.burst) / bucket.rate - now, 0.0)
 
 
 def _address(model: Model) -> tuple[str, ...]:
