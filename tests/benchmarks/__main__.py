@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.benchmarks import depth, footprint, intake, latency, processing
+from tests.benchmarks import depth, footprint, intake, latency, limits, processing, providers
 from tests.benchmarks.stage import ROOT, Stage, say
 from tests.benchmarks.table import Row, Setting, table, write
 
@@ -25,6 +25,8 @@ BENCHMARKS: dict[str, Callable[[Stage], Iterator[Row]]] = {
     "makespan": processing.makespan,
     "instant": processing.instant,
     "replicas": processing.replicas,
+    "providers": providers.providers,
+    "limits": limits.limits,
     "depth": depth.depth,
 }
 DEFAULT_JSON = ROOT / ".cache" / "bench.json"

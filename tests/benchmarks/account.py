@@ -15,6 +15,18 @@ from tests.support.service import PROVIDER_KEY, Replica
 MODEL = "fake"
 OPERATION = "benchmark"
 BATCH = 1000
+_MODEL = {
+    "name": MODEL,
+    "sdk": "OpenAI",
+    "apiType": "chat",
+    "apiVersion": "1",
+    "deployment": "fake",
+    "key": PROVIDER_KEY,
+    "maxToken": 1000,
+    "minTemperature": 0.0,
+    "maxTemperature": 1.0,
+    "cost": {"tokens": 1000, "currency": "USD", "input": 1.0, "output": 2.0},
+}
 
 
 class Account:
@@ -26,7 +38,8 @@ class Account:
         self.headers = dict(ADMIN)
         made = self.call("POST", "/clients", {"name": "benchmark"})
         self.client_id = str(made["clientId"])
-        self.call("POST", "/models", _model(openai_url))
+        self.add_model(endpoint=openai_url)
+        self.model = MODEL
         self.headers = {"client_id": self.client_id, "client_api_key": str(made["api_key"])}
         prompt = {"name": "p", "type": "SYSTEM", "status": "PUBLISHED", "prompt": "Answer as JSON.", "isPublic": False}
         self.prompt_id = str(self.call("POST", "/prompts", prompt)["promptId"])
@@ -64,12 +77,18 @@ class Account:
 
             yield ask
 
+    def add_model(self, **fields: Any) -> None:
+        """A model of everybody's, at OpenAI's by default."""
+        body, self.headers, mine = {**_MODEL, **fields}, dict(ADMIN), self.headers
+        self.call("POST", "/models", body)
+        self.headers = mine
+
     def job(self) -> dict[str, Any]:
         """A job for POST /jobs."""
         return {
             "operation": OPERATION,
             "prompts": [self.prompt_id],
-            "model": MODEL,
+            "model": self.model,
             "temperature": 0.0,
             "priority": 5,
             "requestData": {"text": "a benchmark job, as long as a short sentence is"},
@@ -117,19 +136,3 @@ def _wait(done: Callable[[], object], every: float, within: float = 300.0) -> No
         if time.monotonic() > deadline:
             raise TimeoutError(f"the jobs did not end within {within:g} seconds")
         time.sleep(every)
-
-
-def _model(url: str) -> dict[str, Any]:
-    return {
-        "name": MODEL,
-        "sdk": "OpenAI",
-        "endpoint": url,
-        "apiType": "chat",
-        "apiVersion": "1",
-        "deployment": "fake",
-        "key": PROVIDER_KEY,
-        "maxToken": 1000,
-        "minTemperature": 0.0,
-        "maxTemperature": 1.0,
-        "cost": {"tokens": 1000, "currency": "USD", "input": 1.0, "output": 2.0},
-    }

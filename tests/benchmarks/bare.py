@@ -1,7 +1,8 @@
 """A loop that calls the provider and keeps nothing, as a process of its own: what Metasync is compared with.
 
-`sdk` is AsyncOpenAI as it comes; `transport` is the transport and the call that the service itself makes, on the event
-loop and with the collector set as in the service. Prints {"seconds": …, "cpu_ms": …}, the latter per call.
+A vendor's name means its own client as it comes; `transport` is the transport and the call that the service itself
+makes, on the event loop and with the collector set as in the service. Prints {"seconds": …, "cpu_ms": …}, the latter
+per call.
 """
 
 import argparse
@@ -9,14 +10,12 @@ import asyncio
 import gc
 import json
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 from engine.llm import CompletionRequest, Endpoint
 from llm_workers.loops import new_event_loop
-
-SYSTEM, USER = "Answer as JSON.", '{"text":"a benchmark job, as long as a short sentence is"}'
-Call = Callable[[int], Awaitable[object]]
+from tests.benchmarks.bare_sdks import KEY, MOST_TOKENS, SDKS, SYSTEM, USER, Call
 
 
 async def _measured(call: Call, calls: int, in_flight: int) -> dict[str, float]:
@@ -32,20 +31,8 @@ async def _measured(call: Call, calls: int, in_flight: int) -> dict[str, float]:
     return {"seconds": time.monotonic() - started, "cpu_ms": (time.process_time() - cpu) * 1000 / calls}
 
 
-async def with_sdk(url: str, calls: int, in_flight: int) -> dict[str, float]:
-    import openai
-
-    client = openai.AsyncOpenAI(api_key="sk-of-no-worth", base_url=f"{url}/v1", max_retries=0)
-
-    async def call(number: int) -> object:
-        return await client.chat.completions.create(
-            model="fake",
-            messages=[{"role": "system", "content": SYSTEM}, {"role": "user", "content": USER}],
-            temperature=0.0,
-            max_tokens=1000,
-        )
-
-    async with client:
+async def with_sdk(name: str, url: str, calls: int, in_flight: int) -> dict[str, float]:
+    async with SDKS[name](url) as call:
         return await _measured(call, calls, in_flight)
 
 
@@ -53,8 +40,8 @@ async def with_transport(url: str, calls: int, in_flight: int) -> dict[str, floa
     from llm_workers.providers.openai import OpenAiProvider
     from llm_workers.transport import Transport
 
-    endpoint = Endpoint(sdk="OpenAI", base_url=f"{url}/v1", deployment="fake", key="sk-of-no-worth")
-    request = CompletionRequest(endpoint=endpoint, system=SYSTEM, user=USER, temperature=0.0, max_tokens=1000)
+    endpoint = Endpoint(sdk="OpenAI", base_url=url, deployment="fake", key=KEY)
+    request = CompletionRequest(endpoint=endpoint, system=SYSTEM, user=USER, temperature=0.0, max_tokens=MOST_TOKENS)
     provider = OpenAiProvider(Transport())
 
     async def call(number: int) -> object:
@@ -72,13 +59,14 @@ async def with_transport(url: str, calls: int, in_flight: int) -> dict[str, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bare")
-    parser.add_argument("client", choices=("sdk", "transport"))
+    parser.add_argument("client", choices=("transport", *SDKS))
     parser.add_argument("--url", required=True)
     parser.add_argument("--calls", type=int, required=True)
     parser.add_argument("--in-flight", type=int, required=True)
     given = parser.parse_args()
-    run, loops = (with_sdk, None) if given.client == "sdk" else (with_transport, new_event_loop)
-    with asyncio.Runner(loop_factory=loops) as runner:
+    ours = given.client == "transport"
+    run = with_transport if ours else partial(with_sdk, given.client)
+    with asyncio.Runner(loop_factory=new_event_loop if ours else None) as runner:
         print(json.dumps(runner.run(run(given.url, given.calls, given.in_flight))), flush=True)
 
 

@@ -79,7 +79,7 @@ def cpu(stage: Stage) -> Iterator[Row]:
     with ExitStack() as stack:
         made = lines(stage, stack, in_flight)
         variants = {name: lambda line=line: line.run(jobs, latency) for name, line in made.items()}
-        variants |= {client: lambda client=client: bare(client) for client in ("sdk", "transport")}
+        variants |= {client: lambda client=client: bare(client) for client in ("OpenAI", "transport")}
         runs = stage.rounds(variants)
     found = {name: [run.cpu_ms for run in measured] for name, measured in runs.items()}
     for backend in BACKENDS:
@@ -90,12 +90,12 @@ def cpu(stage: Stage) -> Iterator[Row]:
             measured=median(found[backend]),
             unit="ms",
             goal=at_most(CPU_GOAL[backend]),
-            baseline=median(found["sdk"]),
+            baseline=median(found["OpenAI"]),
             note=f"baseline: bare AsyncOpenAI; rounds {spread(found[backend])}{served}",
         )
         yield Row(
             name=f"CPU per job over bare AsyncOpenAI, {LABEL[backend]}",
-            measured=ratios(found[backend], found["sdk"]),
+            measured=ratios(found[backend], found["OpenAI"]),
             unit="times",
             goal=at_most(1 / 3),
             note="two gains in one: the transport, and what the queue costs on top of it",
@@ -138,10 +138,10 @@ def instant(stage: Stage) -> Iterator[Row]:
     with ExitStack() as stack:
         made = lines(stage, stack, in_flight)
         variants = {name: lambda line=line: jobs / line.run(jobs, 0.0).seconds for name, line in made.items()}
-        variants |= {client: lambda client=client: bare(client) for client in ("transport", "sdk")}
+        variants |= {client: lambda client=client: bare(client) for client in ("transport", "OpenAI")}
         found = stage.rounds(variants)
     for backend in BACKENDS:
-        over_sdk = ratios(found[backend], found["sdk"])
+        over_sdk = ratios(found[backend], found["OpenAI"])
         yield Row(
             name=f"instant provider: jobs/s over a bare loop on our transport, {LABEL[backend]}",
             measured=ratios(found[backend], found["transport"]),

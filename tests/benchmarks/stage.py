@@ -16,7 +16,7 @@ import httpx
 from engine.records.store import Storage
 from engine.storage.factory import open_storage
 from tests.benchmarks.account import Account
-from tests.support.backends import MONGO, SQLITE, Servers, fresh_database
+from tests.support.backends import MONGO, SQLITE, Database, Servers, fresh_database
 from tests.support.service import Fleet, fleet
 
 T = TypeVar("T")
@@ -56,9 +56,9 @@ class Provider:
         """Until `calls` have come since the last reset."""
         wait_until(lambda: self.count()["total"] >= calls, within=within, what=f"{calls} calls of the provider")
 
-    def bare(self, client: str, calls: int, in_flight: int) -> dict[str, float]:
+    def bare(self, client: str, calls: int, in_flight: int, path: str = "/v1") -> dict[str, float]:
         """A loop that keeps nothing, see tests.benchmarks.bare."""
-        command = [sys.executable, "-m", "tests.benchmarks.bare", client, "--url", self.url]
+        command = [sys.executable, "-m", "tests.benchmarks.bare", client, "--url", f"{self.url}{path}"]
         command += ["--calls", str(calls), "--in-flight", str(in_flight)]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=_BARE_SECONDS)
         measured: dict[str, float] = json.loads(done.stdout)
@@ -67,7 +67,7 @@ class Provider:
     def close(self) -> None:
         self._http.close()
         self._process.terminate()
-        self._process.wait(10)
+        self._process.communicate(timeout=10)
 
 
 class Stage:
@@ -107,11 +107,17 @@ class Stage:
         return found
 
     @contextmanager
+    def database(self, backend: str) -> Iterator[tuple[Database, Path]]:
+        """An empty database that is gone afterwards, and a folder of its own."""
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.folder)))
+            yield stack.enter_context(fresh_database(backend, self._servers, folder)), folder
+
+    @contextmanager
     def fleet(self, backend: str, **settings: object) -> Iterator[tuple[Fleet, Storage]]:
         """No replica yet, on an empty database that is gone afterwards; and a look behind its back."""
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.folder)))
-            database = stack.enter_context(fresh_database(backend, self._servers, folder))
+            database, folder = stack.enter_context(self.database(backend))
             replicas = stack.enter_context(fleet(database.url, database.name, folder, **settings))
             storage = open_storage(database.url, database=database.name)
             stack.callback(storage.close)

@@ -1,16 +1,21 @@
 """The fake provider speaks what the vendors' own SDKs understand, and does as it is told from other processes."""
 
+import asyncio
 import json
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
+from tests.benchmarks.bare_sdks import SDKS
+from tests.benchmarks.stage import Provider
 from tests.support.fake_provider import FakeProvider
 from tests.support.fake_provider.server import PLAIN_ANSWER
+from tests.support.vendors import VENDORS
 
 
 @pytest.fixture
@@ -118,3 +123,44 @@ def _post(url: str, document: Any) -> Any:
     request = urllib.request.Request(url, json.dumps(document).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)
+
+
+# google-genai does what aiohttp discourages.
+@pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
+def test_the_benchmarks_provider_speaks_to_every_vendors_client() -> None:
+    """The vendors' own clients, as the benchmarks call them, read the fixed answers."""
+
+    async def called(sdk: str, url: str) -> str:
+        async with SDKS[sdk](url) as call:
+            return repr(await call(0))
+
+    with closing(Provider()) as provider:
+        urls = {vendor.sdk: f"{provider.url}{vendor.path}" for vendor in VENDORS if vendor.sdk in SDKS}
+        answers = [asyncio.run(called(sdk, urls[sdk])) for sdk in SDKS]
+        assert provider.count()["total"] == len(SDKS)
+    assert all("score" in answer for answer in answers)
+
+
+def test_a_meter_is_set_and_read_by_other_processes(fake: FakeProvider) -> None:
+    """A model's limits count what a call's marker says that it uses; what exceeds them is refused with a wait."""
+    import openai
+
+    put = urllib.request.Request(
+        f"{fake.url}/_meter/m",
+        data=json.dumps({"requests": 9, "tokens": 50, "seconds": 60, "penalty": 5}).encode(),
+        method="PUT",
+    )
+    urllib.request.urlopen(put).close()
+    with openai.OpenAI(api_key="k", base_url=fake.openai_url, max_retries=0) as client:
+
+        def ask() -> Any:
+            return client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "[[usage input=20 output=10]]"}]
+            )
+
+        assert ask().usage.total_tokens == 30
+        with pytest.raises(openai.RateLimitError) as refused:
+            ask()
+    assert refused.value.response.headers["retry-after-ms"] == "5000"
+    with urllib.request.urlopen(f"{fake.url}/_meter/m") as answer:
+        assert [call[1:] for call in json.load(answer)["calls"]] == [[30, True], [30, False]]

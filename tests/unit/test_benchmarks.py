@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from llm_workers.capacity import Window
+from tests.benchmarks.limits import MEAN_IN, MEAN_OUT, Outcome, Scene, rows_of, sizes, steady
+from tests.benchmarks.providers import row_of
 from tests.benchmarks.table import (
     Row,
     Setting,
@@ -17,6 +20,7 @@ from tests.benchmarks.table import (
     table,
     write,
 )
+from tests.support.fake_provider.meter import Meter, Metered, meter_of
 
 SETTING = Setting(
     started_at="2026-01-02 03:04 UTC",
@@ -101,3 +105,54 @@ def test_the_file_holds_setting_and_rows(tmp_path: Path) -> None:
     }
     assert "1.00 2.00 3.00" in str(SETTING)
     assert "2 cores" in str(SETTING)
+
+
+def test_calls_use_both_limits_alike() -> None:
+    """Sizes differ from call to call, and an even number of them has exactly the mean at which both limits bind."""
+    found = sizes(300, seed=1)
+    assert len(found) == 300
+    assert sum(map(sum, found)) == 300 * (MEAN_IN + MEAN_OUT)
+    assert len(set(found)) > 100
+    assert min(map(min, found)) > 0
+
+
+def test_a_run_in_which_the_vendor_refused_a_call_shows_it() -> None:
+    """The share is that of the limit that was used more, refusals are counted over all calls, and storage calls over
+    jobs; the middle of a run is shown beside the whole."""
+    scene = Scene(20, Window(60.0, slack=0.6))
+    calls = [Metered(at * 3.0, 10_000, at != 15) for at in range(21)]
+    used, refused, stored = rows_of(
+        Outcome(Meter(**scene.meter, calls=calls), {"shared.change": 3, "shared.get_many": 1, "jobs.claim": 9}),
+        scene,
+        "x",
+    )
+    assert used.measured == pytest.approx(20 * 10_000 / 600_000)
+    assert refused.measured == pytest.approx(1 / 21)
+    assert refused.met is False
+    assert "200,000 of 600,000 tokens" in refused.note
+    assert stored.measured == pytest.approx(4 / 20)
+    assert len(steady(calls)) == 17
+
+
+def test_limits_are_scaled_with_their_window() -> None:
+    """What a vendor allows in a minute it allows a twentieth of in three seconds, and its waits are as much shorter."""
+    scene = Scene(300, Window(3.0, slack=0.1))
+    assert scene.meter == {"requests": 150, "tokens": 30_000, "seconds": 3.0, "penalty": 0.5}
+
+
+def test_a_provider_is_compared_with_its_vendors_client() -> None:
+    """A job's CPU is taken over a bare call's, round by round."""
+    row = row_of("Mistral", [1.0, 2.0, 3.0], [4.0, 8.0, 6.0])
+    assert (row.measured, row.met) == (0.25, True)
+
+
+def test_a_meter_counts_calls_and_tokens_in_every_window() -> None:
+    """Neither limit may be exceeded, wherever a window begins; what was refused counts in what came, and in nothing
+    that is left for others; and a meter tells it all to another process."""
+    meter = Meter(requests=3, tokens=100, seconds=10.0, penalty=2.0)
+    asked = [(0.0, 40), (1.0, 50), (2.0, 20), (3.0, 10), (4.0, 1), (10.0, 40), (10.5, 1)]
+    answers = [meter.check(at, tokens) is None for at, tokens in asked]
+    assert answers == [True, True, False, True, False, True, False]
+    assert (meter.most(), meter.most_tokens()) == (6, 122)
+    assert meter.used() == pytest.approx(140 / 100)
+    assert meter_of(meter.as_document()).calls == meter.calls

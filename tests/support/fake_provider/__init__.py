@@ -1,7 +1,8 @@
 """A provider of our own: vendors' wire formats over real HTTP, with faults on demand, counting what it saw.
 
 In a test: `with FakeProvider() as fake: ... fake.openai_url ... fake.seen.count(model="m")`. As a process:
-`python -m tests.support.fake_provider --port 0`, then `GET /_seen`, `POST /_script`, `POST /_gate`, `POST /_reset`.
+`python -m tests.support.fake_provider --port 0`, then `GET /_seen`, `POST /_script`, `POST /_gate`, `POST /_reset`,
+`PUT` and `GET /_meter/{model}`.
 
 How a call is made to go wrong, first match wins:
 1. a rule put into `fake.script` (or posted to /_script), by model and by text in the prompt, a given number of times;

@@ -1,6 +1,7 @@
 """The fake provider for benchmarks: one fixed answer, as fast as Python sends it, so that it is not what is measured.
 
-It looks at nothing but a request's length. `python -m tests.support.fake_provider.fixed [--latency ms]`.
+It looks at nothing but a request's path, which tells whose answer is wanted, and its length.
+`python -m tests.support.fake_provider.fixed [--latency ms]`.
 """
 
 import argparse
@@ -22,6 +23,22 @@ _COMPLETION = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": TEXT}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30},
 }
+_MESSAGE = {
+    "id": "msg_fixed",
+    "type": "message",
+    "role": "assistant",
+    "model": "fake",
+    "content": [{"type": "text", "text": TEXT}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 20, "output_tokens": 10},
+}
+_GENERATED = {
+    "candidates": [{"content": {"parts": [{"text": TEXT}], "role": "model"}, "index": 0, "finishReason": "STOP"}],
+    "usageMetadata": {"promptTokenCount": 20, "candidatesTokenCount": 10, "totalTokenCount": 30},
+    "modelVersion": "fake",
+    "responseId": "fixed",
+}
 
 
 def _http(document: Any) -> bytes:
@@ -38,6 +55,7 @@ class FixedAnswers:
         self.in_flight = 0
         self.arrivals = array("d")
         self._answer = _http(_COMPLETION)
+        self._others = {b"/v1/messages": _http(_MESSAGE), b":generateContent": _http(_GENERATED)}
 
     def received(self, connection: "_Connection", head: bytes, body: bytes) -> None:
         if head.startswith(b"GET /_seen"):
@@ -49,19 +67,23 @@ class FixedAnswers:
             self.latency = json.loads(body)["latency"]
             connection.send(_http({}))
         else:
-            self._called(connection)
+            self._called(connection, self._answer_to(head))
 
-    def _called(self, connection: "_Connection") -> None:
+    def _answer_to(self, head: bytes) -> bytes:
+        path = head[: head.find(b"\r\n")].split(b" ")[1].partition(b"?")[0]
+        return next((answer for end, answer in self._others.items() if path.endswith(end)), self._answer)
+
+    def _called(self, connection: "_Connection", answer: bytes) -> None:
         self.arrivals.append(time.monotonic())
         if self.latency:
             self.in_flight += 1
-            asyncio.get_running_loop().call_later(self.latency, self._late, connection)
+            asyncio.get_running_loop().call_later(self.latency, self._late, connection, answer)
         else:
-            connection.send(self._answer)
+            connection.send(answer)
 
-    def _late(self, connection: "_Connection") -> None:
+    def _late(self, connection: "_Connection", answer: bytes) -> None:
         self.in_flight -= 1
-        connection.send(self._answer)
+        connection.send(answer)
 
 
 class _Connection(asyncio.Protocol):

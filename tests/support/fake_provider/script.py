@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support.fake_provider.faults import NO_FAULT, Fault, fault_of_model, fault_of_prompt
-from tests.support.fake_provider.meter import Meter
+from tests.support.fake_provider.meter import TOKENS, Meter
 
 
 @dataclass(slots=True)
@@ -50,8 +50,11 @@ class Script:
             self._rules.extend(rules)
 
     def limit(self, model: str, meter: Meter) -> None:
-        """From now on the model has these limits, which go before all else."""
+        """From now on the model has these limits, which go before all else. A marker tells them a call's usage."""
         self._meters[model] = meter
+
+    def meter(self, model: str) -> Meter | None:
+        return self._meters.get(model)
 
     def clear(self) -> None:
         with self._lock:
@@ -61,14 +64,21 @@ class Script:
     def fault_for(self, model: str, prompt: str, now: float) -> Fault:
         """See the package's docstring for the order."""
         meter = self._meters.get(model)
-        over = None if meter is None else meter.check(now)
+        marked = fault_of_prompt(prompt)
+        over = None if meter is None else meter.check(now, _tokens(marked))
         if over is not None:
             return over
         with self._lock:
             for rule in self._rules:
                 if rule.takes(model, prompt):
                     return rule.fault
-        return fault_of_prompt(prompt) or fault_of_model(model) or NO_FAULT
+        return marked or fault_of_model(model) or NO_FAULT
+
+
+def _tokens(marked: Fault | None) -> int:
+    if marked is None or marked.kind != "usage":
+        return TOKENS
+    return marked.count("input", 0) + marked.count("output", 0)
 
 
 def rule_of(document: Mapping[str, Any]) -> Rule:

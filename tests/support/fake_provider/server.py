@@ -10,6 +10,7 @@ import orjson
 from aiohttp import web
 
 from tests.support.fake_provider.answering import Answering, Gate, reset, send_along
+from tests.support.fake_provider.meter import meter_of
 from tests.support.fake_provider.script import Rule, Script, rule_of
 from tests.support.fake_provider.seen import Seen
 from tests.support.fake_provider.wire.anthropic import AnthropicWire
@@ -145,6 +146,8 @@ class FakeProvider:
         app.router.add_post("/v1/embeddings", _embeddings)
         app.router.add_get("/_seen", self._show_seen)
         app.router.add_post("/_script", self._take_script)
+        app.router.add_get("/_meter/{model}", self._show_meter)
+        app.router.add_put("/_meter/{model}", self._take_meter)
         app.router.add_post("/_gate", self._take_gate)
         app.router.add_post("/_reset", self._take_reset)
         return app
@@ -161,6 +164,15 @@ class FakeProvider:
             else:
                 self.script.add(rule_of(document))
         return _json({})
+
+    async def _take_meter(self, request: web.Request) -> web.Response:
+        """A vendor's limits from now on: {"requests": 60, "tokens": 1000, "seconds": 60, "penalty": 10}."""
+        self.script.limit(request.match_info["model"], meter_of(orjson.loads(await request.read())))
+        return _json({})
+
+    async def _show_meter(self, request: web.Request) -> web.Response:
+        meter = self.script.meter(request.match_info["model"])
+        return web.Response(status=404) if meter is None else _json(meter.as_document())
 
     async def _take_gate(self, request: web.Request) -> web.Response:
         held = orjson.loads(await request.read())["held"]

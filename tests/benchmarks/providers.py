@@ -1,0 +1,54 @@
+"""What a job costs with each provider, beside a loop that calls the vendor's own client and keeps nothing."""
+
+from collections.abc import Callable, Iterator
+from statistics import median
+
+from tests.benchmarks.bare_sdks import SDKS
+from tests.benchmarks.processing import LATENCY, Line, Run
+from tests.benchmarks.stage import Stage
+from tests.benchmarks.table import Row, at_most, number, ratios
+from tests.support.backends import SQLITE
+from tests.support.vendors import VENDORS, Vendor
+
+IN_FLIGHT = 200
+
+
+def providers(stage: Stage) -> Iterator[Row]:
+    """CPU per job with each provider, 200 in flight at half a second, beside the vendor's bare client."""
+    jobs, in_flight = stage.size(1000, 100), stage.size(IN_FLIGHT, 50)
+    latency = LATENCY if not stage.quick else 0.05
+    vendors = [vendor for vendor in VENDORS if vendor.sdk in SDKS]
+    with stage.account(SQLITE) as account:
+        for vendor in vendors:
+            url = f"{stage.provider.url}{vendor.path}"
+            account.add_model(name=vendor.sdk, sdk=vendor.sdk, endpoint=url, apiVersion=vendor.version)
+        line = Line(account, stage.provider, in_flight)
+
+        def ours(vendor: Vendor) -> Run:
+            account.model = vendor.sdk
+            return line.run(jobs, latency)
+
+        def bare(vendor: Vendor) -> Run:
+            stage.provider.reset(latency)
+            return Run(**stage.provider.bare(vendor.sdk, jobs, in_flight, vendor.path))
+
+        for vendor in vendors:  # what a first job loads
+            ours(vendor)
+        variants: dict[str, Callable[[], Run]] = {}
+        for vendor in vendors:
+            variants[vendor.sdk] = lambda vendor=vendor: ours(vendor)
+            variants[f"bare {vendor.sdk}"] = lambda vendor=vendor: bare(vendor)
+        runs = stage.rounds(variants)
+    found = {name: [run.cpu_ms for run in measured] for name, measured in runs.items()}
+    for vendor in vendors:
+        yield row_of(vendor.sdk, found[vendor.sdk], found[f"bare {vendor.sdk}"])
+
+
+def row_of(sdk: str, ours: list[float], bare: list[float]) -> Row:
+    return Row(
+        name=f"CPU per job over the vendor's bare client, {sdk}",
+        measured=ratios(ours, bare),
+        unit="times",
+        goal=at_most(1 / 3),
+        note=f"{number(median(ours))} ms a job, {number(median(bare))} ms a bare call ({SDKS[sdk].__name__}); SQLite",
+    )
