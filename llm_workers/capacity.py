@@ -92,7 +92,9 @@ class Bucket:
         self.free_at = max(self.free_at, at) + units / self.rate
 
     def starts_within(self, units: float, now: float, seconds: float) -> int:
-        """How many calls of `units` may start within `seconds` from `now`."""
+        """How many calls of `units` may start within `seconds` from `now`; of those over the burst one at a time."""
+        if units > self.burst:
+            return int(self.start(units, now) <= now + seconds)
         room = (now + seconds - max(self.free_at, now)) * self.rate + self.burst
         return max(0, int(room / units + 1e-9))
 
