@@ -104,7 +104,6 @@ class Lanes:
         lane = self._lanes.get(model.id)
         if lane is None:
             with self._lock:
-                self._queues.setdefault(model.id, _Queues())
                 lane = self._lanes.setdefault(model.id, Lane(model, self._terms, self._rng))
         lane.adopt(model)
         return lane
@@ -121,8 +120,8 @@ class Lanes:
                 self.lane(model)
 
     def models(self) -> Mapping[str, Model]:
-        """The models by name that this process has heard of."""
-        return {**self._models, **{lane.model.name: lane.model for lane in self.known()}}
+        """The models by name that this process has heard of: as they were last read, and those that were used since."""
+        return {**{lane.model.name: lane.model for lane in self.known()}, **self._models}
 
     def known(self) -> Sequence[Lane]:
         """Lanes of models that were asked in this process."""
@@ -177,7 +176,7 @@ class Lanes:
         """What time does to lanes; at most a few queries. Answers after how many seconds to call it again."""
         now = self.now()
         if now >= self._read_at:
-            self.know(by_name(self._models_store.find(Where(), Page(limit=_MOST_MODELS))))
+            self._read()
             self._read_at = now + (_READ_SECONDS if len(self._models) <= _FEW_MODELS else 10 * _READ_SECONDS)
         active = [lane for lane in self.known() if lane.is_active(now)]
         for lane in active:
@@ -188,9 +187,26 @@ class Lanes:
             self._let_in(lane)
         return self._terms.lookahead / 2 if active else math.inf
 
+    def _read(self) -> None:
+        """Models as they are stored; the lanes of deleted ones go as soon as nothing runs in them."""
+        lanes = self.known()
+        stored = self._models_store.find(Where(), Page(limit=_MOST_MODELS))
+        self.know(by_name(stored))
+        if len(stored) == _MOST_MODELS:  # there may be more
+            return
+        living = {model.id for model in stored}
+        for lane in lanes:
+            if lane.model.id not in living and not lane.running and not lane.waiting:
+                self._lanes.pop(lane.model.id, None)
+        for model_id in self._queues.keys() - self._lanes.keys():
+            self._queues.pop(model_id, None)
+
+    def _queues_of(self, lane: Lane) -> _Queues:
+        return self._queues.setdefault(lane.model.id, _Queues())
+
     def _let_in(self, lane: Lane) -> None:
         """Whoever waits for a place that is free, and jobs that a claim is worth its while for again."""
-        now, queue = self.now(), self._queues[lane.model.id].for_places
+        now, queue = self.now(), self._queues_of(lane).for_places
         if queue:
             free = int(min(max(lane.free_places(now), 0), _MOST_ASKED))
             with lane.lock:
@@ -205,7 +221,7 @@ class Lanes:
         """No call is made on news older than a second: another replica may have been told to pause."""
         if self.now() - lane.heard_at <= _NEWS_SECONDS:
             return
-        queues = self._queues[lane.model.id]
+        queues = self._queues_of(lane)
         hearing = queues.hearing
         if hearing is None or hearing.done() or hearing.get_loop() is not asyncio.get_running_loop():
             queues.hearing = hearing = asyncio.ensure_future(self._hop(self._common.heed_all, [lane]))
@@ -243,6 +259,7 @@ class Lanes:
         finally:
             if not in_time:
                 lane.dropped()
+                self._let_in(lane)
         return in_time
 
     def _demand_open(self, lane: Lane) -> None:
@@ -254,7 +271,7 @@ class Lanes:
     async def _freed(self, lane: Lane, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(loop, loop.create_future())
-        queue = self._queues[lane.model.id].for_places
+        queue = self._queues_of(lane).for_places
         with lane.lock:
             queue.append(waiting)
         try:
@@ -270,7 +287,7 @@ class Lanes:
     async def _asked_for_share(self, lane: Lane, now: float) -> bool:
         """Asks for more of a concurrency that replicas share, where this one has all of its part running; False where
         that is of no use, or was done just now."""
-        queues = self._queues[lane.model.id]
+        queues = self._queues_of(lane)
         if lane.model.limits.concurrency is None or now - queues.asked_at < self._terms.lookahead / 4:
             return False
         queues.asked_at = now
@@ -281,7 +298,7 @@ class Lanes:
         """When a call may start. All that ask at the same time share one change of the document."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(loop, loop.create_future(), estimate)
-        queues = self._queues[lane.model.id]
+        queues = self._queues_of(lane)
         with lane.lock:
             queues.for_starts.append(waiting)
             first, queues.busy = not queues.busy, True

@@ -70,6 +70,7 @@ def test_the_first_call_of_a_shared_concurrency(storage: Storage) -> None:
 def test_a_share_that_grows_lets_waiting_calls_in(storage: Storage) -> None:
     """A replica that had to wait for a part of the concurrency calls as soon as it hears that it has one."""
     model = make_model(limits=Limits(concurrency=1))
+    storage.models.add(model)
     first, second = lanes_of(storage, "a"), lanes_of(storage, "b")
 
     async def both() -> None:
