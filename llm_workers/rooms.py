@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from engine.jobs.job import Job
 from engine.records.values import ROUTER, Model
@@ -23,20 +23,25 @@ class ModelRooms:
         self._wallets = wallets
 
     def caps(self) -> Mapping[str, int]:
+        """A router that leads nowhere has none: its jobs are to be claimed, and to fail with the reason."""
         now, models = self._lanes.now(), self._lanes.models()
         rooms = {name: self._room(name, models, now, set()) for name in models}
-        return {name: int(room) for name, room in rooms.items() if room < math.inf}
+        leading = (name for name, room in rooms.items() if room >= 1 or self._leads(name, models))
+        return {name: int(rooms[name]) for name in leading if rooms[name] < math.inf}
 
     def claimed(self, jobs: Sequence[Job], caps: Mapping[str, int]) -> None:
-        """A lane whose jobs were held back is watched for room."""
+        """A lane whose jobs were held back is watched for room; one that they come to expects them."""
         if not caps:
             return
         now, models = self._lanes.now(), self._lanes.models()
         counts = Counter(job.model for job in jobs)
         for name, cap in caps.items():
-            for lane in self._behind(name, models, set()):
+            for lane in self._lanes_of(self._reached(name, models, set())):
                 lane.capped = lane.capped or counts[name] >= cap
-                lane.promise(counts[name], now)
+            reached = self._lanes_of(self._reached(name, models, set(), now_only=True))
+            taking = [lane for lane in reached if lane.shut_now(now) is None]
+            for lane in taking:
+                lane.promise(math.ceil(counts[name] / len(taking)), now)
 
     def look_again(self) -> float:
         now = self._lanes.now()
@@ -68,13 +73,28 @@ class ModelRooms:
             return own
         return own + sum(self._room(fallback, models, now, seen) for fallback in model.fallbacks)
 
-    def _behind(self, name: str, models: Mapping[str, Model], seen: set[str]) -> Iterator[Lane]:
+    def _leads(self, name: str, models: Mapping[str, Model]) -> bool:
+        return any(model.sdk != ROUTER for model in self._reached(name, models, set()))
+
+    def _reached(
+        self, name: str, models: Mapping[str, Model], seen: set[str], *, now_only: bool = False
+    ) -> Iterator[Model]:
+        """The models that jobs naming it may come to; `now_only`: that they come to as models do now."""
         model = models.get(name)
         if model is None or name in seen:
             return
         seen.add(name)
-        lane = self._lanes.of(model)
-        if lane is not None:
-            yield lane
-        for other in (*(target.model for target in model.targets), *model.fallbacks):
-            yield from self._behind(other, models, seen)
+        yield model
+        targets = [target.model for target in model.targets]
+        for other in targets if now_only and not self._falls_back(model, models) else (*targets, *model.fallbacks):
+            yield from self._reached(other, models, seen, now_only=now_only)
+
+    def _falls_back(self, model: Model, models: Mapping[str, Model]) -> bool:
+        if model.sdk != ROUTER:
+            return is_passed_by(self._lanes.standing(model), model.fallback_after)
+        targets = (models[target.model] for target in model.targets if target.model in models)
+        return not any(self._lanes.standing(target).open for target in targets)
+
+    def _lanes_of(self, models: Iterable[Model]) -> list[Lane]:
+        found = (self._lanes.of(model) for model in models)
+        return [lane for lane in found if lane is not None]
