@@ -198,11 +198,13 @@ class WorkerPool:
             self._storage.jobs.forget_expired(self._clock.now())
             self._storage.shared.forget_idle(self._clock.now() - _SHARED_KEPT)
             self._tidy_at = self._clock.monotonic() + _HOUSEKEEPING.total_seconds()
-        further = timedelta(seconds=min(self._tick_further(), _TICK.total_seconds()))
+        if not self._running:
+            self._tick_further()  # what a worker's first claim should know
         self._renew()
         self._reconcile()
         self._trust_leases()
-        pause = min(self._recover(), further)
+        pause = self._recover()
+        pause = min(pause, timedelta(seconds=min(self._tick_further(), _TICK.total_seconds())))
         self._looks_at = self._clock.now() + pause
         return pause
 
