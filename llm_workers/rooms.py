@@ -25,7 +25,8 @@ class ModelRooms:
     def caps(self) -> Mapping[str, int]:
         """A router that leads nowhere has none: its jobs are to be claimed, and to fail with the reason."""
         now, models = self._lanes.now(), self._lanes.models()
-        rooms = {name: self._room(name, models, now, set()) for name in models}
+        bounded = [name for name, model in models.items() if model.sdk == ROUTER or self._lanes.of(model) is not None]
+        rooms = {name: self._room(name, models, now, set()) for name in bounded}
         leading = (name for name, room in rooms.items() if room >= 1 or self._leads(name, models))
         return {name: int(rooms[name]) for name in leading if rooms[name] < math.inf}
 
