@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from engine.errors import MetasyncError
 from engine.jobs.retry import is_transient
-from engine.llm import ProviderError, RateLimited
+from engine.llm import ModelPaused, ProviderError, RateLimited
 from utilities.backoff import full_jitter
 
 T = TypeVar("T")
@@ -21,6 +21,8 @@ class Persistence:
     """Tries a further step again within one attempt of its job: the answer before it has been paid for already.
 
     Transient failures and rate limits are waited for, at most three tries and a minute each; then the error stands.
+    While the model takes no call nothing is tried: that is waited for without end, unless it is to last for over a
+    minute; the caller's deadline bounds it.
     """
 
     def __init__(
@@ -32,15 +34,17 @@ class Persistence:
 
     async def run(self, attempt: Callable[[int], Awaitable[T]]) -> T:
         """`attempt` gets the number of the try, from 1."""
-        for number in range(1, self._tries):
+        number = 1
+        while True:
             try:
                 return await attempt(number)
             except MetasyncError as error:
-                wait = self._wait(error, number)
+                tried = not isinstance(error, ModelPaused)
+                wait = None if tried and number >= self._tries else self._wait(error, number)
                 if wait is None:
                     raise
+            number += tried
             await self._pause(wait.total_seconds())
-        return await attempt(self._tries)
 
     def _wait(self, error: MetasyncError, number: int) -> timedelta | None:
         if not (is_transient(error) or isinstance(error, RateLimited)):
