@@ -191,9 +191,9 @@ class Lane:
     def promise(self, count: int, now: float) -> None:
         """So many jobs were claimed that will want a place soon; none where it is shut, since they go elsewhere."""
         with self.lock:
-            self._used_at = now
             if count == 0 or self._standing_shut(now) is not None:
                 return
+            self._used_at = now
             self._promised = count + (self._promised if now < self._promised_until else 0)
             self._promised_until = now + _PROMISE_SECONDS
 
@@ -284,8 +284,10 @@ class Lane:
                     self._levels.announced(level, now)
 
     def cool(self) -> None:
-        """Once a second or so: what was busy long ago counts less."""
-        self._busiest = max(self.running, int(self._busiest * 0.9))
+        """Once a second or so: what was busy long ago counts less, unless nothing could be since."""
+        with self.lock:
+            if self._shut is None:
+                self._busiest = max(self.running, int(self._busiest * 0.9))
 
     def wanted(self) -> int:
         """How much of a shared concurrency is of use here: all of it where jobs wait, else what was used of late."""

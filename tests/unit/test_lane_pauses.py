@@ -5,7 +5,7 @@ import random
 import pytest
 
 from engine.llm import ProviderError, QuotaExhausted, RateLimited
-from llm_workers.lane import Lane, LaneTerms
+from llm_workers.lane import Lane, LaneTerms, Reason, Shut
 from tests.support.factories import make_model
 
 NOW = 1000.0
@@ -24,3 +24,30 @@ def test_a_burst_of_refusals_is_one(error: ProviderError, most: float) -> None:
     shut = lane.shut_now(NOW + 0.2)
     assert shut is not None
     assert most / 2 <= round(shut.until - NOW - 0.1, 6) <= most
+
+
+def test_after_a_long_pause_calls_come_back_slowly() -> None:
+    """A replica that was told of a pause, however long, does not start all it had running before with the first
+    answer."""
+    lane = Lane(make_model(), LaneTerms(), random.Random(1))
+    for _ in range(64):
+        lane.arrive()
+        assert lane.place(1, NOW) is None
+    for _ in range(64):
+        lane.dropped()
+    lane.shut(Shut(NOW + 100, Reason.RATE_LIMIT, "429"))
+    for _ in range(200):
+        lane.cool()
+
+    assert lane.free_places(NOW + 101) == 1
+    lane.concurrency.succeeded()
+    assert lane.free_places(NOW + 101) == 2
+
+
+def test_a_claim_of_nothing_is_no_use_of_a_lane() -> None:
+    """A model that has no jobs is not asked after twice a second for ever, because claims that find none go on."""
+    lane = Lane(make_model(), LaneTerms(), random.Random(1))
+    lane.promise(0, NOW)
+    assert not lane.is_active(NOW)
+    lane.promise(1, NOW)
+    assert lane.is_active(NOW)
