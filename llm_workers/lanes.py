@@ -5,7 +5,7 @@ import math
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
@@ -191,7 +191,7 @@ class Lanes:
         """Models as they are stored; the lanes of deleted ones go as soon as nothing runs in them."""
         lanes = self.known()
         stored = self._models_store.find(Where(), Page(limit=_MOST_MODELS))
-        self.know(by_name(stored))
+        self.know({model.name: model for model in reversed(stored)})
         if len(stored) == _MOST_MODELS:  # there may be more
             return
         living = {model.id for model in stored}
@@ -205,7 +205,8 @@ class Lanes:
         return self._queues.setdefault(lane.model.id, _Queues())
 
     def _let_in(self, lane: Lane) -> None:
-        """Whoever waits for a place that is free, and jobs that a claim is worth its while for again."""
+        """Whoever waits for a place that is free, and jobs that a claim is worth its while for again; tells the log
+        what has become of the breaker."""
         now, queue = self.now(), self._queues_of(lane).for_places
         if queue:
             free = int(min(max(lane.free_places(now), 0), _MOST_ASKED))
@@ -216,6 +217,10 @@ class Lanes:
         if lane.capped and lane.look_again(now) <= 0:
             lane.capped = False
             self.on_room()
+        with lane.lock:
+            state = lane.breaker.news()
+        if state is not None:
+            log.warning("breaker_changed", model=lane.model.name, state=str(state))
 
     async def _know_news(self, lane: Lane) -> None:
         """No call is made on news older than a second: another replica may have been told to pause."""
@@ -387,11 +392,3 @@ class LaneCall:
 
 def _nothing() -> None:
     """Nobody listens."""
-
-
-def by_name(models: Iterable[Model]) -> Mapping[str, Model]:
-    """The oldest of each name."""
-    named: dict[str, Model] = {}
-    for model in models:
-        named.setdefault(model.name, model)
-    return named

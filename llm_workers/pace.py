@@ -85,6 +85,14 @@ class Breaker:
         self._openings = 0
         self._good_probes = 0
         self._probing_since = -math.inf
+        self._told = self.state
+
+    def news(self) -> BreakerState | None:
+        """The state, where it is another one than when this was asked last."""
+        if self.state is self._told:
+            return None
+        self._told = self.state
+        return self.state
 
     def error_rate(self, now: float) -> float:
         """The share of the window's calls that failed; 0 without calls."""

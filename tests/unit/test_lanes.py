@@ -1,12 +1,17 @@
 """How a process's lanes follow what is stored."""
 
+import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from engine.llm import Completion, CompletionRequest, Endpoint, TransientProviderError, Usage
 from engine.records.store import Storage
 from engine.records.values import Model
 from engine.storage.factory import open_storage
@@ -14,6 +19,8 @@ from llm_workers.lane import Reason, Shut
 from llm_workers.lanes import Lanes
 from tests.support.factories import NOW, make_model
 from utilities.clock import SystemClock
+
+REQUEST = CompletionRequest(endpoint=Endpoint(sdk="test", base_url="", deployment="m"), system="", user="hello")
 
 
 @pytest.fixture
@@ -29,9 +36,12 @@ async def _here(function: Callable[..., Any], *args: Any) -> Any:
 
 
 class _Clock(SystemClock):
-    """`ahead` of the steady clock by so many seconds."""
+    """`ahead` of this machine's by so many seconds."""
 
     ahead = 0.0
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.ahead)
 
     def monotonic(self) -> float:
         return super().monotonic() + self.ahead
@@ -61,3 +71,29 @@ def test_a_deleted_model_leaves_nothing_behind(storage: Storage) -> None:
     clock.ahead = 2.0
     lanes.tick()
     assert lanes.of(old) is None
+
+
+def test_a_breaker_is_logged_once_per_change(storage: Storage) -> None:
+    """However many calls fail and are answered, the log says once that it opened, that it probes and that it closed."""
+    model, clock = _stored(storage), _Clock()
+    lanes = Lanes(storage, clock=clock, hop=_here, replica="a")
+
+    async def fail() -> None:
+        with suppress(TransientProviderError):
+            async with lanes.call(model, REQUEST):
+                raise TransientProviderError("down", status=503)
+
+    async def answer() -> None:
+        async with lanes.call(model, REQUEST) as call:
+            call.completion = Completion(text="{}", usage=Usage())
+
+    async def run() -> None:
+        for _ in range(20):
+            await fail()
+        clock.ahead = 5.1
+        for _ in range(5):
+            await answer()
+
+    with capture_logs() as logs:
+        asyncio.run(run())
+    assert [event["state"] for event in logs if event["event"] == "breaker_changed"] == ["open", "half-open", "closed"]
