@@ -4,10 +4,11 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from engine.jobs.job import Attempt, Call, Failure, Job
+from engine.jobs.job import Attempt, Call, Failure, Job, Lease
 from engine.jobs.outcome import Completed, DeadLettered, Outcome, Released, Retried, Settlement
 from engine.metadata import Metadata
 from engine.pricing import Prices
+from engine.records.streams import Stream
 from engine.records.values import (
     Client,
     Model,
@@ -59,6 +60,21 @@ def make_job(**fields: Any) -> Job:
 
 def make_jobs(count: int, **fields: Any) -> list[Job]:
     return [make_job(id=job_id, **fields) for job_id in IDS.block(count)]
+
+
+def make_stream(**fields: Any) -> Stream:
+    """One of CLIENT that `replica` streams, under a lease of a minute. `now` sets when it was created."""
+    created_at = fields.pop("now", NOW)
+    values: dict[str, Any] = {
+        "id": IDS.new(),
+        "client_id": CLIENT,
+        "model": "gpt-test",
+        "temperature": 0.5,
+        "user_prompt": "Tell me.",
+        "lease": Lease("replica", created_at + MINUTE),
+        "metadata": metadata(created_at=created_at),
+    }
+    return Stream(**{**values, **fields})
 
 
 def make_client(**fields: Any) -> Client:

@@ -71,25 +71,30 @@ def read_job(document: Document) -> Job:
     if isinstance(totals, dict):
         document["totals"] = _joined(totals)
     for attempt in document.get("ledger", ()):
-        _join_calls(attempt)
+        join_calls(attempt)
     return job_from_document(document)
 
 
-def _join_calls(attempt: Document) -> None:
-    for call in attempt["calls"]:
+def join_calls(holder: Document) -> None:
+    """Makes the amounts of its `calls` whole again."""
+    for call in holder["calls"]:
         for name in _MONEY:
             if f"{name}High" in call:
                 call[name] = joined(call[f"{name}High"], call[name])
 
 
 def stored_attempt(attempt: Attempt) -> Document:
-    """Amounts of SPLIT and more are split; smaller ones are their own lower half."""
     document = attempt_to_document(attempt)
-    for call in document["calls"]:
+    split_calls(document)
+    return document
+
+
+def split_calls(holder: Document) -> None:
+    """Splits amounts of SPLIT and more among its `calls`; smaller ones are their own lower half."""
+    for call in holder["calls"]:
         for name in _MONEY:
             if call[name] is not None and call[name] >= SPLIT:
                 call[f"{name}High"], call[name] = divmod(call[name], SPLIT)
-    return document
 
 
 def stored_totals(totals: Totals) -> Document:

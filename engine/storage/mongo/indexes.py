@@ -21,6 +21,7 @@ JOBS = "jobs"
 IDEMPOTENCY = "idempotency"
 COUNTERS = "counters"
 SHARED = "shared"
+STREAMS = "streams"
 KINDS: tuple[Kind[Any], ...] = (CLIENTS, MODELS, PROMPTS, PROMPT_FLOWS, WORKERS)
 
 _READY: Document = {"line": str(Line.READY)}
@@ -45,6 +46,13 @@ _ON_COSMOS: tuple[tuple[str, ...], ...] = (
     ("id",),
     ("references",),
 )
+_OF_STREAMS: tuple[tuple[str, ...], ...] = (
+    ("clientId", "createdAt", "_id"),
+    ("createdAt", "_id"),
+    ("leaseOwner",),
+    ("leaseUntil",),
+    ("bucket",),
+)
 
 
 def make_indexes(database: Database[Document], *, cosmos: bool) -> None:
@@ -65,6 +73,7 @@ def _all(*, cosmos: bool) -> Mapping[str, list[IndexModel]]:
         IDEMPOTENCY: [_index(("expiresAt",))],
         COUNTERS: [_index(("clientId", "size"))],
         SHARED: [_index(("writtenAt",))],
+        STREAMS: [_index(fields) for fields in _OF_STREAMS],
     }
     return {JOBS: _job_indexes(cosmos=cosmos), **records, **own}
 

@@ -17,7 +17,7 @@ from engine.storage.mongo.documents import LIVE, possible, read_job, stored_job
 from engine.storage.mongo.edits import Edits
 from engine.storage.mongo.faults import guarded
 from engine.storage.mongo.idempotency import Idempotency
-from engine.storage.mongo.indexes import COUNTERS, IDEMPOTENCY, JOBS
+from engine.storage.mongo.indexes import COUNTERS, IDEMPOTENCY, JOBS, STREAMS
 from engine.storage.mongo.marks import SLICE, Marks
 from engine.storage.mongo.places import Places
 from engine.storage.mongo.predicates import Sort, is_narrow, listed, matching, ready
@@ -28,30 +28,30 @@ from engine.usage import UsageStore
 
 
 class MongoJobQueue:
-    """`usage` are the sums over the jobs' calls, which share the queue's marks."""
+    """`usage` are the sums over the calls of jobs and streams, which share the queue's `marks`."""
 
     def __init__(self, database: Database[Document]) -> None:
         self._jobs = database[JOBS]
-        self._marks = Marks(database[COUNTERS])
+        self.marks = Marks(database[COUNTERS])
         self._places = Places(self._jobs)
-        self._batches = Batches(self._jobs, self._marks)
+        self._batches = Batches(self._jobs, self.marks)
         self._edits = Edits(self._jobs)
-        self._tallies = Tallies(self._jobs, database[COUNTERS], self._marks)
-        self.usage: UsageStore = MongoUsage(self._jobs, database[COUNTERS], self._marks)
-        self._claims = Claims(self._jobs, self._batches, self._marks, self._places)
-        self._settlements = Settlements(self._jobs, self._edits, self._marks, self._places)
+        self._tallies = Tallies(self._jobs, database[COUNTERS], self.marks)
+        self.usage: UsageStore = MongoUsage(self._jobs, database[STREAMS], database[COUNTERS], self.marks)
+        self._claims = Claims(self._jobs, self._batches, self.marks, self._places)
+        self._settlements = Settlements(self._jobs, self._edits, self.marks, self._places)
         self._idempotency = Idempotency(database[IDEMPOTENCY])
 
     def close(self) -> None:
         """Take this process's marks away, so that others need not wait for them to age."""
-        self._marks.end_idle()
+        self.marks.end_idle()
 
     def insert(self, jobs: Sequence[Job]) -> None:
         if not jobs:
             return
         self._batches.look_after_doubts()
         documents = [stored_job(job, job.metadata.created_at) for job in jobs]
-        with self._marks.writing(self._placed(documents)):
+        with self.marks.writing(self._placed(documents)):
             self._batches.insert(documents)
         self._places.note(documents)
 
@@ -64,7 +64,7 @@ class MongoJobQueue:
         for client_id, own in by_client.items():
             for start in range(0, len(own), SLICE):
                 some = own[start : start + SLICE]
-                bucket = self._marks.place(client_id, len(some))
+                bucket = self.marks.place(client_id, len(some))
                 buckets.add(bucket)
                 for document in some:
                     document["bucket"] = bucket
@@ -135,7 +135,7 @@ class MongoJobQueue:
     def compare_and_set(self, jobs: Sequence[Job], now: datetime) -> list[bool]:
         if not jobs:
             return []
-        with self._marks.writing(self._places.of([job.id for job in jobs])):
+        with self.marks.writing(self._places.of([job.id for job in jobs])):
             return self._edits.all_replaced(jobs, now)
 
     def find(self, query: JobQuery, page: Page) -> list[Job]:

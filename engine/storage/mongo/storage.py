@@ -7,6 +7,7 @@ from pymongo import MongoClient
 from engine.errors import StorageError
 from engine.jobs.queue import JobQueue
 from engine.records.store import PromptStore, RecordStore, WorkerStore
+from engine.records.streams import StreamStore
 from engine.records.values import Client, Model, PromptFlow
 from engine.shared import SharedDocuments
 from engine.storage.mongo.clock import server_time
@@ -16,6 +17,7 @@ from engine.storage.mongo.indexes import SHARED, make_indexes
 from engine.storage.mongo.jobs import MongoJobQueue
 from engine.storage.mongo.records import MongoPrompts, MongoRecords, MongoWorkers
 from engine.storage.mongo.shared import MongoSharedDocuments
+from engine.storage.mongo.streams import MongoStreams
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS
 from engine.usage import UsageStore
 from utilities.ids import ObjectIds
@@ -32,6 +34,7 @@ class MongoStorage:
     workers: WorkerStore
     shared: SharedDocuments
     usage: UsageStore
+    streams: StreamStore
 
     def __init__(self, client: MongoClient[Document], database: str, *, cosmos: bool) -> None:
         """Makes the indexes that are missing."""
@@ -43,6 +46,7 @@ class MongoStorage:
         self._queue = MongoJobQueue(self._database)
         self.jobs = self._queue
         self.usage = self._queue.usage
+        self.streams = MongoStreams(self._database, self._queue.marks)
         self.clients = MongoRecords(self._database, CLIENTS, ids)
         self.models = MongoRecords(self._database, MODELS, ids)
         self.prompts = MongoPrompts(self._database, ids)

@@ -10,47 +10,53 @@ from engine.storage.mongo.faults import guarded
 from engine.storage.mongo.marks import Marks
 from engine.usage import SUMS, UsageKey, UsageQuery, UsageRow, grouped
 
-_CALL = "$ledger.calls"
-_DAY = {"$dateToString": {"format": "%Y-%m-%d", "date": f"{_CALL}.startedAt"}}
-_KEY: Document = {
-    "bucket": "$bucket",
-    "day": _DAY,
-    "clientId": "$clientId",
-    "model": f"{_CALL}.model",
-    "operation": "$operation",
-    "currency": f"{_CALL}.currency",
-}
+_OF_JOBS, _OF_STREAMS = "$ledger.calls", "$calls"
 _COUNTED = ("inputTokens", "outputTokens", "cachedInputTokens", "reasoningTokens")
 _MONEY = ("inputCost", "inputCostHigh", "outputCost", "outputCostHigh")
 
 
-def _of_outcome(outcome: str) -> Document:
-    return {"$sum": {"$cond": [{"$eq": [f"{_CALL}.outcome", outcome]}, 1, 0]}}
+def _of_outcome(call: str, outcome: str) -> Document:
+    return {"$sum": {"$cond": [{"$eq": [f"{call}.outcome", outcome]}, 1, 0]}}
 
 
-_GROUP: Document = {
-    "_id": _KEY,
-    "calls": {"$sum": 1},
-    "errors": _of_outcome("error"),
-    "unknown": _of_outcome("unknown"),
-    **{name: {"$sum": f"{_CALL}.{name}"} for name in (*_COUNTED, *_MONEY)},
-}
+def _group(call: str) -> Document:
+    """Of unwound calls, which `call` names."""
+    key: Document = {
+        "bucket": "$bucket",
+        "day": {"$dateToString": {"format": "%Y-%m-%d", "date": f"{call}.startedAt"}},
+        "clientId": "$clientId",
+        "model": f"{call}.model",
+        "operation": "$operation",
+        "currency": f"{call}.currency",
+    }
+    return {
+        "_id": key,
+        "calls": {"$sum": 1},
+        "errors": _of_outcome(call, "error"),
+        "unknown": _of_outcome(call, "unknown"),
+        **{name: {"$sum": f"{call}.{name}"} for name in (*_COUNTED, *_MONEY)},
+    }
 
 
 class MongoUsage:
     """Implements engine.usage.UsageStore."""
 
-    def __init__(self, jobs: Documents, counters: Documents, marks: Marks) -> None:
+    def __init__(self, jobs: Documents, streams: Documents, counters: Documents, marks: Marks) -> None:
         self._jobs = jobs
+        self._streams = streams
         self._counts = BucketCounts(counters, marks, "used", self._count)
 
     def rows(self, query: UsageQuery) -> list[UsageRow]:
         return grouped(map(_entry, self._counts.rows(query.client_id)), query)
 
     def _count(self, buckets: Sequence[str]) -> list[tuple[str, Document]]:
-        called = {"bucket": {"$in": list(buckets)}, "totals.calls": {"$gt": 0}}
-        parts: list[Document] = [{"$match": called}, {"$unwind": "$ledger"}, {"$unwind": _CALL}, {"$group": _GROUP}]
-        rows = guarded(lambda: list(self._jobs.aggregate(parts)))
+        among: Document = {"bucket": {"$in": list(buckets)}}
+        called = {**among, "totals.calls": {"$gt": 0}}
+        unwound: list[Document] = [{"$unwind": "$ledger"}, {"$unwind": _OF_JOBS}]
+        of_jobs: list[Document] = [{"$match": called}, *unwound, {"$group": _group(_OF_JOBS)}]
+        of_streams: list[Document] = [{"$match": among}, {"$unwind": _OF_STREAMS}, {"$group": _group(_OF_STREAMS)}]
+        rows = guarded(lambda: list(self._jobs.aggregate(of_jobs)))
+        rows += guarded(lambda: list(self._streams.aggregate(of_streams)))
         return [(row["_id"].pop("bucket"), {**row.pop("_id"), **row}) for row in rows]
 
 

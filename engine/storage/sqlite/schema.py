@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.errors import StorageError
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS, PROMPTS, WORKERS, Kind
+from engine.storage.sqlite import streams
 from engine.storage.sqlite.faults import translated
 from engine.storage.sqlite.usage import UsageDeltas, calls_of
 
@@ -160,7 +161,12 @@ def _third_version(connection: sqlite3.Connection) -> None:
     deltas.write(connection)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_version, _second_version, _third_version)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    _first_version,
+    _second_version,
+    _third_version,
+    streams.make_table,
+)
 """Step n brings a file of `user_version` n to n + 1. A step that has been released never changes."""
 
 

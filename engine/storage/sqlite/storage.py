@@ -7,6 +7,7 @@ from pathlib import Path
 from engine.errors import StorageError, StorageUnavailable
 from engine.jobs.queue import JobQueue
 from engine.records.store import PromptStore, RecordStore, WorkerStore
+from engine.records.streams import StreamStore
 from engine.records.values import Client, Model, PromptFlow
 from engine.shared import SharedDocuments
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS
@@ -15,6 +16,7 @@ from engine.storage.sqlite.jobs import SqliteJobQueue
 from engine.storage.sqlite.records import SqlitePromptStore, SqliteRecordStore, SqliteWorkerStore
 from engine.storage.sqlite.schema import migrate
 from engine.storage.sqlite.shared import SqliteSharedDocuments
+from engine.storage.sqlite.streams import SqliteStreams
 from engine.storage.sqlite.usage import SqliteUsage
 from engine.storage.sqlite.writer import Writer
 from engine.usage import UsageStore
@@ -42,6 +44,7 @@ class SqliteStorage:
         self.workers: WorkerStore = SqliteWorkerStore(self._writer, self._readers)
         self.shared: SharedDocuments = SqliteSharedDocuments(self._writer, self._readers)
         self.usage: UsageStore = SqliteUsage(self._readers)
+        self.streams: StreamStore = SqliteStreams(self._writer, self._readers)
 
     def ping(self) -> None:
         self._check_file()
