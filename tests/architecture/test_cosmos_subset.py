@@ -15,6 +15,7 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 
 from engine.jobs.queue import JobQueue
 from engine.records.store import PromptStore, RecordStore, Storage, WorkerStore
+from engine.records.streams import StreamStore
 from engine.shared import SharedDocuments
 from engine.storage.mongo.connection import connect, is_cosmos
 from engine.storage.mongo.storage import MongoStorage
@@ -27,8 +28,8 @@ COMMANDS = frozenset(
     {"find", "aggregate", "distinct", "insert", "update", "delete", "findAndModify", "createIndexes", "ping"}
     | {"isMaster", "ismaster", "getMore", "killCursors", "endSessions"}
 )
-STAGES = frozenset({"$match", "$group", "$limit", "$unwind"})
-EXPRESSIONS = frozenset({"$sum", "$cond", "$gt", "$eq", "$dateToString"})
+STAGES = frozenset({"$match", "$group", "$limit", "$sort", "$unwind"})
+EXPRESSIONS = frozenset({"$sum", "$min", "$max", "$cond", "$gt", "$eq", "$dateToString"})
 QUERIES = frozenset({"$in", "$nin", "$ne", "$gt", "$gte", "$lt", "$lte", "$exists", "$all", "$or"})
 UPDATES = frozenset({"$set", "$unset", "$inc", "$push", "$addToSet", "$each", "$currentDate", "$setOnInsert"})
 INDEX_FIELDS = frozenset({"name", "key", "unique"})
@@ -53,6 +54,7 @@ COMPOSITE_SORTS = frozenset(
         ("jobs", ("line", "model", "clientId", "priority", "_id")),
         ("jobs", ("line", "wakeAt")),
         ("prompts", ("name", "type", "clientId", "version")),
+        ("streams", ("createdAt", "_id")),
     }
 )
 ARRAYS = frozenset({"references", "ledger", "workingPrompts", "promptIds"})
@@ -88,6 +90,7 @@ def toured(storage_servers: Servers) -> list[dict[str, Any]]:
         assert called["workers"] == public_methods(WorkerStore)
         assert called["shared"] == public_methods(SharedDocuments)
         assert called["usage"] == public_methods(UsageStore)
+        assert called["streams"] == public_methods(StreamStore)
     finally:
         storage.close()
         with MongoClient[dict[str, Any]](url) as client:

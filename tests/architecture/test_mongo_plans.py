@@ -9,6 +9,7 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 
 from engine.jobs.queue import ClaimFilter, ClaimRequest, JobQueue
 from engine.records.store import PromptStore, RecordStore, WorkerStore
+from engine.records.streams import StreamStore
 from engine.shared import SharedDocuments
 from engine.storage.mongo.connection import connect
 from engine.storage.mongo.storage import MongoStorage
@@ -31,6 +32,7 @@ JUSTIFIED = {
     ("aggregate", "prompts", SCAN): "counts all live records of a kind, of which there are few",
     ("aggregate", "prompt-flows", SCAN): "counts all live records of a kind, of which there are few",
     ("aggregate", "workers", SCAN): "counts all live records of a kind, of which there are few",
+    ("aggregate", "streams", SCAN): "an admin counts or sums up all clients' streams",
 }
 PRIORITY_ONLY = [{"priority": 5, "_metadata.isDeleted": False}]
 
@@ -62,7 +64,7 @@ def observed(storage_servers: Servers) -> Iterator[tuple[MongoStorage, Commands,
         storage.jobs.insert(make_jobs(100, client_id=CLIENT, client_reference={"team": "red"}))
         storage.jobs.insert(make_jobs(100, client_id=OTHER_CLIENT, operation="translate"))
     commands.seen.clear()
-    with MongoClient[dict[str, Any]](url) as plain:
+    with MongoClient[dict[str, Any]](url, datetime_conversion="DATETIME_AUTO") as plain:
         try:
             yield storage, commands, plain[name]
         finally:
@@ -96,7 +98,7 @@ def unindexed(database: Any, commands: list[dict[str, Any]]) -> dict[tuple[str, 
     for command in commands:
         kind = next(iter(command))
         for part in explainable(command):
-            plan = database.command("explain", part, verbosity="queryPlanner")
+            plan = database.command("explain", part, verbosity="queryPlanner", codec_options=database.codec_options)
             for stage in stages(plan) & {SCAN, SORT}:
                 found.setdefault((kind, command[kind], stage), []).append(part)
     return found
@@ -112,6 +114,7 @@ def test_every_query_goes_through_an_index(observed: tuple[MongoStorage, Command
     assert called["workers"] == public_methods(WorkerStore)
     assert called["shared"] == public_methods(SharedDocuments)
     assert called["usage"] == public_methods(UsageStore)
+    assert called["streams"] == public_methods(StreamStore)
 
     found = unindexed(database, commands.seen)
 

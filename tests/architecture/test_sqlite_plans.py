@@ -14,6 +14,7 @@ from engine.jobs.outcome import Completed
 from engine.jobs.queue import ClaimFilter, ClaimRequest, Hold, JobQuery, JobQueue, Page
 from engine.jobs.states import JobState
 from engine.records.store import PromptStore, RecordStore, WorkerStore
+from engine.records.streams import StreamStore
 from engine.shared import SharedDocuments
 from engine.storage.sqlite import SqliteStorage, open_sqlite
 from engine.usage import UsageStore
@@ -52,6 +53,16 @@ JUSTIFIED = {
     ("prompts.find", "prompts", SORT): f"those with the names that one request gives: {FEW}",
     ("prompt_flows.find", "prompt_flows", WALK): PAGE,
     ("workers.find", "workers", WALK): PAGE,
+    (
+        "streams.find",
+        "streams",
+        WALK,
+    ): "a page of all clients' streams, an admin's, is read in their order up to its end",
+    ("streams.count", "streams", SCAN): "an admin counts all streams, in an index",
+    ("streams.by_status", "streams", SCAN): "an admin sums up all streams",
+    ("streams.by_group", "streams", SCAN): "an admin sums up all streams",
+    ("streams.by_status", "streams", SORT): "three groups at most",
+    ("streams.by_group", "streams", SORT): "sums are kept in memory for each group; no text is read",
     ("clients.count", "clients", SCAN): COUNTED,
     ("models.count", "models", SCAN): COUNTED,
     ("prompts.count", "prompts", SCAN): COUNTED,
@@ -63,7 +74,14 @@ HOT = frozenset(
     f"jobs.{name}" for name in public_methods(JobQueue) - {"find", "count", "summary", "forget_expired"}
 ) | {"clients.get", "models.get_many", "prompts.get_many", "workers.running", "workers.renew"}
 """What every job, poll and heartbeat asks: nothing may be justified here."""
-SEEKS = ("client_id = ?", '"keyLookup" IN (?)', '"name" IN (', '"status" IN (', '"clientId" IN (')
+SEEKS = (
+    "client_id = ?",
+    'WHERE "clientId" = ?',
+    '"keyLookup" IN (?)',
+    '"name" IN (',
+    '"status" IN (',
+    '"clientId" IN (',
+)
 """Conditions that lead to the rows: what has one of these and still reads on is not justified by what has none."""
 
 _SCANNED = re.compile(r"SCAN (?:TABLE )?(\w+)(?: AS \w+)?( USING .*)?$")
@@ -195,6 +213,7 @@ def test_every_query_goes_through_an_index(plain: sqlite3.Connection, watched: t
     assert called["workers"] == public_methods(WorkerStore)
     assert called["shared"] == public_methods(SharedDocuments)
     assert called["usage"] == public_methods(UsageStore)
+    assert called["streams"] == public_methods(StreamStore)
 
     found = unindexed(plain, watch.seen)
 

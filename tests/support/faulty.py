@@ -50,7 +50,7 @@ class Faulty:
         self._plan = plan
         self._lock = threading.Lock()
         self._overtaken = threading.Event()
-        for name in ("jobs", "clients", "models", "prompts", "prompt_flows", "workers", "shared", "usage"):
+        for name in ("jobs", "clients", "models", "prompts", "prompt_flows", "workers", "shared", "usage", "streams"):
             setattr(self, name, _Port(getattr(inner, name), name, self))
         self.ping = inner.ping
         self.server_time = inner.server_time

@@ -15,6 +15,7 @@ from engine.jobs.outcome import Completed, DeadLettered, Expired, Outcome, Relea
 from engine.jobs.queue import ClaimFilter, ClaimRequest, Hold, IdempotencyRecord, JobQuery, Page
 from engine.jobs.states import JobState
 from engine.records.store import Storage, Where
+from engine.records.streams import StreamQuery, StreamStatus
 from engine.usage import UsageQuery
 from tests.support.factories import (
     CLIENT,
@@ -22,6 +23,7 @@ from tests.support.factories import (
     NOW,
     OTHER_CLIENT,
     make_attempt,
+    make_call,
     make_client,
     make_failure,
     make_flow,
@@ -29,6 +31,7 @@ from tests.support.factories import (
     make_model,
     make_prompt,
     make_running_worker,
+    make_stream,
     make_worker,
     settlement,
 )
@@ -55,6 +58,14 @@ QUERIES = (
     {"priority": 5},
 )
 
+STREAM_QUERIES: tuple[dict[str, Any], ...] = (
+    {},
+    {"client_id": CLIENT},
+    {"client_id": CLIENT, "status": "completed", "model": "gpt-test", "since": NOW, "until": LATER},
+    {"client_id": CLIENT, "references": ("team=blue",)},
+    {"since": NOW},
+)
+
 
 class Recorder:
     """Passes every call on and notes its name."""
@@ -76,9 +87,9 @@ def public_methods(protocol: type) -> set[str]:
 
 
 def tour(storage: Storage) -> dict[str, set[str]]:
-    """The methods called, by protocol: jobs, records, prompts, workers, shared, usage, storage."""
+    """The methods called, by protocol: jobs, records, prompts, workers, shared, usage, streams, storage."""
     called: dict[str, set[str]] = {
-        name: set() for name in ("jobs", "records", "prompts", "workers", "shared", "usage", "storage")
+        name: set() for name in ("jobs", "records", "prompts", "workers", "shared", "usage", "streams", "storage")
     }
     _jobs(Recorder(storage.jobs, called["jobs"]))
     for store, records in (
@@ -92,6 +103,7 @@ def tour(storage: Storage) -> dict[str, set[str]]:
     _prompts(Recorder(storage.prompts, called["prompts"]))
     _workers(Recorder(storage.workers, called["workers"]))
     _shared(Recorder(storage.shared, called["shared"]))
+    _streams(Recorder(storage.streams, called["streams"]))
     _usage(Recorder(storage.usage, called["usage"]))
     whole = Recorder(storage, called["storage"])
     whole.ping()
@@ -223,6 +235,26 @@ def _shared(documents: Any) -> None:
 def _usage(usage: Any) -> None:
     for client_id in (None, CLIENT):
         usage.rows(UsageQuery(first=NOW.date(), last=LATER.date(), client_id=client_id))
+
+
+def _streams(store: Any) -> None:
+    for stream in (make_stream(), make_stream(client_id=OTHER_CLIENT)):
+        store.add(stream)
+        store.add(stream)
+        store.end(replace(stream, calls=(make_call(),), lease=None, status=StreamStatus.COMPLETED))
+        store.end(stream)
+        store.get(stream.id)
+        store.get_many([stream.id])
+    store.add(make_stream())
+    store.renew("replica", LATER)
+    store.expired(LATER, 10)
+    for conditions in STREAM_QUERIES:
+        query = StreamQuery(**conditions)
+        store.find(query, Page(limit=10, skip=1))
+        store.find(query, Page(limit=10, newest_first=True))
+        store.count(query)
+        store.by_status(query)
+        store.by_group(query, 10)
 
 
 def _workers(store: Any) -> None:
