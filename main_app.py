@@ -6,6 +6,7 @@
 import asyncio
 import errno
 import gc
+import math
 import os
 import secrets
 import signal
@@ -42,6 +43,7 @@ from llm_workers.model_states import LaneStates
 from llm_workers.pool import PoolTerms, WorkerPool
 from llm_workers.providers.registry import ProviderSet, Registry
 from llm_workers.rooms import ModelRooms
+from llm_workers.streaming import Streaming, StreamTerms
 from llm_workers.trials import Trials
 from llm_workers.wallets import Wallets
 from utilities.clock import SharedClock
@@ -70,6 +72,7 @@ class Installation:
     pool: WorkerPool
     services: Services
     trials: Trials
+    streaming: Streaming
     wallets: Wallets
     threads: ThreadPoolExecutor
 
@@ -83,6 +86,7 @@ class Installation:
             async with AsyncExitStack() as ending:
                 ending.push_async_callback(asyncio.to_thread, self._close)
                 ending.push_async_callback(self.trials.aclose)
+                ending.push_async_callback(self.streaming.aclose)
                 await asyncio.to_thread(self.pool.drain, timedelta(seconds=self.settings.drain_seconds))
 
     def _close(self) -> None:
@@ -150,7 +154,8 @@ def install(settings: Settings) -> Installation:
     terms = pool_terms(settings)
     lanes = Lanes(storage, clock=clock, hop=base.hop, replica=terms.incarnation)
     wallets = Wallets(storage, clock=clock, hop=base.hop, replica=terms.incarnation)
-    pool = _pool(settings, base, terms, lanes, wallets)
+    streaming = _streaming(settings, base, terms, lanes, wallets)
+    pool = _pool(settings, base, terms, lanes=lanes, wallets=wallets, streaming=streaming)
     trials = Trials(
         providers=ProviderSet(base.registry),
         models=base.catalogue(seconds=0.0).models,
@@ -164,6 +169,7 @@ def install(settings: Settings) -> Installation:
         registry=base.registry,
         control=pool,
         trials=trials,
+        live=streaming,
         states=LaneStates(lanes, storage, clock=clock, replica=terms.incarnation),
         signals=base.signals,
         clock=clock,
@@ -171,12 +177,32 @@ def install(settings: Settings) -> Installation:
         admin_key=settings.admin_api_key.get_secret_value(),
         pepper=settings.api_key_pepper.get_secret_value(),
     )
-    return Installation(settings, storage, pool, services, trials, wallets, threads)
+    return Installation(settings, storage, pool, services, trials, streaming, wallets, threads)
 
 
-def _pool(settings: Settings, base: _Base, terms: PoolTerms, lanes: Lanes, wallets: Wallets) -> WorkerPool:
+def _streaming(settings: Settings, base: _Base, terms: PoolTerms, lanes: Lanes, wallets: Wallets) -> Streaming:
+    return Streaming(
+        StreamTerms(replica=terms.incarnation, lease=terms.lease),
+        store=base.storage.streams,
+        providers=ProviderSet(base.registry),
+        catalogue=base.catalogue(),
+        secrets=base.secrets,
+        clock=base.clock,
+        hop=base.hop,
+        lanes=lanes,
+        wallets=wallets,
+        timeouts=_timeouts(settings),
+    )
+
+
+def _timeouts(settings: Settings) -> Timeouts:
+    return Timeouts(read=settings.attempt_timeout_seconds, total=settings.attempt_timeout_seconds)
+
+
+def _pool(
+    settings: Settings, base: _Base, terms: PoolTerms, *, lanes: Lanes, wallets: Wallets, streaming: Streaming
+) -> WorkerPool:
     reading = ThreadHop(ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="reading"))
-    timeouts = Timeouts(read=settings.attempt_timeout_seconds, total=settings.attempt_timeout_seconds)
 
     def make_handler() -> CompletionHandler:
         return CompletionHandler(
@@ -190,7 +216,7 @@ def _pool(settings: Settings, base: _Base, terms: PoolTerms, lanes: Lanes, walle
             lanes=lanes,
             wallets=wallets,
             reading=reading,
-            timeouts=timeouts,
+            timeouts=_timeouts(settings),
             reasks=settings.schema_reasks,
         )
 
@@ -204,7 +230,7 @@ def _pool(settings: Settings, base: _Base, terms: PoolTerms, lanes: Lanes, walle
         policy=RetryPolicy(),
         calibrate=base.clock.calibrate,
         rooms=ModelRooms(lanes, wallets),
-        tick=lambda: min(lanes.tick(), wallets.tick()),
+        tick=lambda: min(lanes.tick(), wallets.tick(), streaming.tick()),
         ended=wallets.ended,
     )
     lanes.on_room = wallets.on_room = pool.wake
@@ -249,11 +275,21 @@ class Server(uvicorn.Server):
     def _on_signal(self) -> None:
         self._signals += 1
         if self._signals == 1:
-            log.info("drain_begins", in_flight=self._installation.pool.in_flight)
-            self._installation.pool.begin_drain()
+            self._drain()
             self.should_exit = True
         else:
             self._installation.pool.abort()
+            self._installation.streaming.interrupt()
+
+    def _drain(self) -> None:
+        """Streams have the grace that jobs have; without any, requests under way get a few seconds."""
+        pool, streaming = self._installation.pool, self._installation.streaming
+        log.info("drain_begins", in_flight=pool.in_flight, streams=streaming.open_streams)
+        pool.begin_drain()
+        if streaming.open_streams:
+            grace = self._installation.settings.drain_seconds
+            self.config.timeout_graceful_shutdown = math.ceil(grace) + _HTTP_GRACE_SECONDS
+            streaming.drain(grace)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -11,6 +11,9 @@ MetasyncError
 ├── Forbidden                 valid credentials, not enough
 ├── BudgetExhausted           a client's budget or a worker's cost cap is used up: waits, charges nothing
 ├── LeaseLost                 the lease or its fencing token is no longer current
+├── Interrupted               a stream was ended before its answer had come
+│   ├── ClientDisconnected    whoever asked for it hung up
+│   └── ServiceStopping       the process ends, and the grace is over
 ├── StorageError
 │   ├── StorageUnavailable    the database cannot be reached, is busy or is full: try again later
 │   └── StorageCorrupt        a stored document cannot be read
@@ -89,6 +92,18 @@ class BudgetExhausted(MetasyncError):
 
 class LeaseLost(MetasyncError):
     code = "lease_lost"
+
+
+class Interrupted(MetasyncError):
+    code = "interrupted"
+
+
+class ClientDisconnected(Interrupted):
+    code = "client_disconnected"
+
+
+class ServiceStopping(Interrupted):
+    code = "service_stopping"
 
 
 class StorageError(MetasyncError):

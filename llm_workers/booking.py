@@ -1,19 +1,25 @@
 """What becomes of a call on the ledger, however it ends."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Protocol
 
-from engine.jobs.handler import Assignment
 from engine.jobs.job import Call
 from engine.llm import Completion, ProviderError, Usage, cost_of_usage
 from engine.records.values import Model
 from utilities.clock import Clock
 
 
+class Ledger(Protocol):
+    """Where calls are put down: a job's attempt, or a stream."""
+
+    def record(self, call: Call) -> None: ...
+
+
 class Booking:
     """One call to be. From `begin` on it ends on the ledger; before, nothing has happened."""
 
-    def __init__(self, work: Assignment, name: str, model: Model, clock: Clock) -> None:
+    def __init__(self, work: Ledger, name: str, model: Model, clock: Clock) -> None:
         self.completion: Completion | None = None
         self._work = work
         self._name = name
@@ -29,8 +35,10 @@ class Booking:
         """The call as it was recorded; None where there was none."""
         return self._record(_good_ending(completion))
 
-    def end_badly(self, error: BaseException) -> Call | None:
-        return self._record(_bad_ending(error, self.completion))
+    def end_badly(self, error: BaseException, guess: Usage | None = None) -> Call | None:
+        """`guess` is what the call took where nobody tells: for one that was cut off in its answer."""
+        ending = _bad_ending(error, self.completion)
+        return self._record(replace(ending, usage=guess) if ending.usage is None else ending)
 
     def _record(self, ending: "_Ending") -> Call | None:
         if self._started_at is None:

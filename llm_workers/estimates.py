@@ -45,6 +45,11 @@ class Estimator:
         unknown = 0 if self._seen else _OVERHEAD
         return int(_characters(request) / self._ratio * _SAFETY) + unknown + 1, int(answer)
 
+    def so_far(self, request: CompletionRequest, characters: int) -> Usage:
+        """What a call has taken whose answer was cut off after so many characters."""
+        given = math.ceil(_characters(request) / self._ratio)
+        return Usage(input_tokens=given, output_tokens=math.ceil(characters / self._ratio))
+
     def learn(self, request: CompletionRequest, usage: Usage) -> None:
         if usage.input_tokens <= 0:
             return

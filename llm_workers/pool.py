@@ -86,6 +86,7 @@ class WorkerPool:
         self._lock = threading.RLock()
         self._nudged = threading.Event()
         self._draining = threading.Event()
+        self._drain_began = 0.0
         self._good_until = 0.0
         self._renew_at = 0.0
         self._renewed_until = 0.0
@@ -134,6 +135,8 @@ class WorkerPool:
 
     def begin_drain(self) -> None:
         """Claim nothing more, at once; returns at once. From any thread."""
+        if not self._draining.is_set():
+            self._drain_began = self._clock.monotonic()
         self._draining.set()
         with self._lock:
             for running in self._running.values():
@@ -141,13 +144,15 @@ class WorkerPool:
         self._nudged.set()
 
     def drain(self, grace: timedelta) -> None:
-        """Finish what is in flight within `grace`, give back the rest uncharged, and end. Blocks for as long."""
+        """Finish what is in flight within `grace` of the drain's begin, give back the rest uncharged, and end. Blocks
+        for as long."""
         self.begin_drain()
         self._unsubscribe()
         if self._ticker.is_alive():
             self._ticker.join(10)
         ends = [running.ended for running in self._all()]
-        _, unfinished = wait(ends, grace.total_seconds())
+        past = self._clock.monotonic() - self._drain_began
+        _, unfinished = wait(ends, max(grace.total_seconds() - past, 0.0))
         if unfinished:
             log.warning("drain_releases", jobs=self.in_flight)
             self.abort()

@@ -9,9 +9,10 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 from engine.errors import BudgetExhausted
-from engine.jobs.job import Call, Job
+from engine.jobs.job import Call, Lease
 from engine.jobs.queue import Hold
 from engine.pricing import Prices, to_units
 from engine.purses import Purse, PurseKind, purse_of_client, purse_of_worker
@@ -24,6 +25,19 @@ from utilities.hop import Hop
 
 Payer = tuple[PurseKind, str]
 """A client or a worker, by its id."""
+
+
+class Spender(Protocol):
+    """What calls are made for: a job as it is held, or a stream."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def client_id(self) -> str: ...
+    @property
+    def token(self) -> int: ...
+    @property
+    def lease(self) -> Lease | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +83,7 @@ class Wallets:
         self._tick_at = -math.inf
         self._opening: dict[tuple[asyncio.AbstractEventLoop, Payer], asyncio.Future[_Account]] = {}
 
-    def call(self, job: Job, model: Model, estimate: Callable[[], int]) -> "SpendingCall":
+    def call(self, job: Spender, model: Model, estimate: Callable[[], int]) -> "SpendingCall":
         """The context of one call; `estimate` says, where anybody limits it, how many units it may cost.
 
         Entering it raises BudgetExhausted.
@@ -87,7 +101,7 @@ class Wallets:
     def shut_worker(self, worker_id: str) -> bool:
         return (PurseKind.WORKER, worker_id) in self._shut
 
-    async def payers(self, job: Job, currency: str) -> list[Wallet]:
+    async def payers(self, job: Spender, currency: str) -> list[Wallet]:
         """Those that pay for the job's calls in that currency, and may not spend as much as they like."""
         found = [await self._wallet(payer) for payer in payers_of(job)]
         return [each for each in found if each is not None and each.purse.limit.currency == currency]
@@ -264,7 +278,7 @@ class Wallets:
 class SpendingCall:
     """Set `made` to the call as the ledger has it; without one nothing was spent."""
 
-    def __init__(self, wallets: Wallets, job: Job, prices: Prices, estimate: Callable[[], int]) -> None:
+    def __init__(self, wallets: Wallets, job: Spender, prices: Prices, estimate: Callable[[], int]) -> None:
         self.made: Call | None = None
         self._wallets = wallets
         self._job = job
@@ -294,7 +308,7 @@ def units_of(call: Call) -> int:
     return sum(to_units(cost) for cost in (call.input_cost, call.output_cost) if cost is not None)
 
 
-def payers_of(job: Job) -> tuple[Payer, ...]:
+def payers_of(job: Spender) -> tuple[Payer, ...]:
     """Its client, and the worker that holds it (see ConsumerTerms.owner)."""
     client = (PurseKind.CLIENT, job.client_id)
     if job.lease is None or "@" not in job.lease.owner:

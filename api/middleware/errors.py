@@ -16,6 +16,7 @@ from api.core.unprocessable import Unprocessable
 from engine.errors import (
     BudgetExhausted,
     Forbidden,
+    Interrupted,
     LeaseLost,
     MetasyncError,
     NotFound,
@@ -23,7 +24,7 @@ from engine.errors import (
     StorageUnavailable,
     Unauthenticated,
 )
-from engine.llm import ProviderError
+from engine.llm import ProviderError, ProviderTimeout, RateLimited
 
 MOST_PROBLEMS = 100
 LONGEST_INPUT = 2000
@@ -52,7 +53,10 @@ TABLE: dict[type[MetasyncError], Answer] = {
     Unprocessable: Answer(422),
     LeaseLost: Answer(409),
     BudgetExhausted: Answer(429, headers={"x-should-retry": "false"}),
+    Interrupted: Answer(503),
     StorageUnavailable: Answer(503, "The database is not available at the moment, try again later"),
+    RateLimited: Answer(429),
+    ProviderTimeout: Answer(504),
     ProviderError: Answer(502),
     MetasyncError: Answer(500, "Internal server error"),
 }
@@ -75,9 +79,19 @@ async def _on_error(_request: Request, error: Exception) -> Json:
     if answer.status >= 500:
         log.error("request_failed", code=error.code, reason=str(error), exc_info=answer.status == 500)
     headers = dict(answer.headers)
-    if isinstance(error, StorageUnavailable):
-        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    seconds = _wait(error)
+    if seconds is not None:
+        headers["Retry-After"] = str(max(1, round(seconds)))
     return Json({"detail": _detail(error, answer)}, status_code=answer.status, headers=headers)
+
+
+def _wait(error: MetasyncError) -> float | None:
+    """In how many seconds asking again is worth its while, where that is known."""
+    if isinstance(error, StorageUnavailable):
+        return error.retry_after
+    if isinstance(error, RateLimited) and error.retry_after is not None:
+        return error.retry_after.total_seconds()
+    return None
 
 
 def _detail(error: MetasyncError, answer: Answer) -> Any:

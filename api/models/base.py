@@ -128,5 +128,8 @@ _MEANINGS = {
     403: "Valid credentials, not enough",
     404: "Not found",
     413: "The body is larger than allowed",
+    429: "A limit or a budget is used up",
+    502: "The provider failed",
     503: "The database is not available",
+    504: "The provider did not answer in time",
 }

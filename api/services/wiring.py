@@ -15,12 +15,13 @@ from api.services.models import ModelService
 from api.services.prompt_flows import PromptFlowService
 from api.services.prompts import PromptService
 from api.services.references import Catalogue
+from api.services.streams import StreamService
 from api.services.usage import UsageService
 from api.services.workers import WorkerService
 from engine.budgets import Budgets
 from engine.jobs.signals import JobSignals
 from engine.llm import ProviderRegistry
-from engine.records.control import ModelStates, ModelTrials, WorkerControl
+from engine.records.control import LiveStreams, ModelStates, ModelTrials, WorkerControl
 from engine.records.store import Storage
 from utilities.clock import Clock
 from utilities.ids import ObjectIds
@@ -46,6 +47,7 @@ class Services:
     explainer: Explainer
     workers: WorkerService
     usage: UsageService
+    streams: StreamService
 
     def close(self) -> None:
         """Ends what the services opened themselves; storage and pool are their owner's."""
@@ -59,6 +61,7 @@ def build_services(
     control: WorkerControl,
     trials: ModelTrials,
     states: ModelStates,
+    live: LiveStreams,
     signals: JobSignals,
     clock: Clock,
     ids: ObjectIds,
@@ -94,5 +97,6 @@ def build_services(
         intake=JobIntake(queue=storage.jobs, catalogue=catalogue, signals=signals, clock=clock, ids=ids),
         explainer=Explainer(storage, states, clock),
         usage=UsageService(storage.usage),
+        streams=StreamService(storage.streams, live, catalogue, clock=clock, ids=ids),
         workers=WorkerService(storage.workers, storage.clients, control, Budgets(storage), clock=clock, ids=ids),
     )

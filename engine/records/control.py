@@ -10,6 +10,7 @@ from typing import Protocol
 
 from engine.errors import MetasyncError
 from engine.llm import Completion
+from engine.records.streams import Stream
 from engine.records.values import Model, Worker
 
 
@@ -46,6 +47,38 @@ class ModelTrials(Protocol):
 
         For a router its targets are called in the order of its strategy, until one has no failure that sends on to the
         next. Raises StorageError where they cannot be read.
+        """
+        ...
+
+
+class LiveStream(Protocol):
+    """A stream that is under way, on one event loop."""
+
+    @property
+    def stream(self) -> Stream:
+        """As it is stored: at first without an answer, once `next` has come to the end as it ended."""
+        ...
+
+    async def next(self) -> str | None:
+        """The next piece of the text, not empty; None at its end, when the record of all of it is stored.
+
+        Raises the MetasyncError for which the stream ended, after its record has it. For one reader, who may take his
+        time: the provider is kept waiting. A cancelled await loses no piece.
+        """
+        ...
+
+    def hang_up(self) -> None:
+        """Nobody reads any more: drops the call. Returns at once; harmless where the stream has ended."""
+        ...
+
+
+class LiveStreams(Protocol):
+    """Makes streams."""
+
+    async def open(self, stream: Stream) -> LiveStream:
+        """Stores the record, then begins to ask the model.
+
+        Raises, before anything is stored, UnknownReference, and Refused where no model that could answer has a key.
         """
         ...
 

@@ -14,14 +14,17 @@ from api.app import build_api
 from api.services.wiring import Services, build_services
 from api.settings import ApiSettings
 from engine.jobs.signals import JobSignals
-from engine.llm import ProviderRegistry, Timeouts
+from engine.llm import Provider, ProviderRegistry, Timeouts
 from engine.records.store import Storage
 from engine.records.values import Worker, WorkerLease
 from llm_workers.catalogue import Catalogue
 from llm_workers.lanes import Lanes
 from llm_workers.model_states import LaneStates
 from llm_workers.providers.registry import ProviderSet, Registry
+from llm_workers.providers.scripted import ScriptedProvider
+from llm_workers.streaming import Streaming, StreamTerms
 from llm_workers.trials import Trials
+from llm_workers.wallets import Wallets
 from utilities.clock import Clock, SystemClock
 from utilities.ids import ObjectIds
 from utilities.secrets import ProviderSecrets
@@ -111,6 +114,48 @@ async def _inline(function: Callable[..., Any], /, *args: Any, **kwargs: Any) ->
     return function(*args, **kwargs)
 
 
+class HastyRegistry(Registry):
+    """The providers, of which `test` streams without its pauses."""
+
+    def create(self, sdk: str, transport: Any) -> Provider:
+        return ScriptedProvider(transport, pause=_none) if sdk == "test" else super().create(sdk, transport)
+
+
+async def _none(_seconds: float) -> None:
+    """No pause."""
+
+
+def _catalogue(storage: Storage, clock: Clock) -> Catalogue:
+    return Catalogue(models=storage.models, prompts=storage.prompts, hop=_inline, clock=clock, seconds=0.0)
+
+
+def _trials(storage: Storage, clock: Clock, secrets: ProviderSecrets) -> Trials:
+    return Trials(
+        providers=ProviderSet(Registry()),
+        models=_catalogue(storage, clock).models,
+        secrets=secrets,
+        clock=clock,
+        ids=ObjectIds(),
+        hop=_inline,
+        timeouts=TRIAL_TIMEOUTS,
+    )
+
+
+def _streaming(storage: Storage, clock: Clock, lanes: Lanes, secrets: ProviderSecrets) -> Streaming:
+    return Streaming(
+        StreamTerms(replica="here"),
+        store=storage.streams,
+        providers=ProviderSet(HastyRegistry()),
+        catalogue=_catalogue(storage, clock),
+        secrets=secrets,
+        clock=clock,
+        hop=_inline,
+        lanes=lanes,
+        wallets=Wallets(storage, clock=clock, hop=_inline, replica="here"),
+        timeouts=TRIAL_TIMEOUTS,
+    )
+
+
 @contextmanager
 def running_api(
     storage: Storage,
@@ -125,21 +170,16 @@ def running_api(
     Models that are tried out find their keys in `environment`.
     """
     control, signals, clock = RecordingControl(), JobSignals(), clock or SystemClock()
-    trials = Trials(
-        providers=ProviderSet(Registry()),
-        models=Catalogue(models=storage.models, prompts=storage.prompts, hop=_inline, clock=clock, seconds=0.0).models,
-        secrets=ProviderSecrets(environment or {}),
-        clock=clock,
-        ids=ObjectIds(),
-        hop=_inline,
-        timeouts=TRIAL_TIMEOUTS,
-    )
+    secrets = ProviderSecrets(environment or {})
+    trials = _trials(storage, clock, secrets)
     lanes = Lanes(storage, clock=clock, hop=_inline, replica="here")
+    streaming = _streaming(storage, clock, lanes, secrets)
     services = build_services(
         storage=storage,
         registry=registry or Registry(),
         control=control,
         trials=trials,
+        live=streaming,
         states=LaneStates(lanes, storage, clock=clock, replica="here"),
         signals=signals,
         clock=clock,
@@ -159,5 +199,6 @@ def running_api(
     with TestClient(app, raise_server_exceptions=False) as http:
         yield Api(http, app, services, storage, control, signals, clock, lanes)
         assert http.portal is not None
+        http.portal.call(streaming.aclose)
         http.portal.call(trials.aclose)
     services.close()
