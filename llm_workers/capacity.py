@@ -10,11 +10,13 @@ All instants here are seconds since 1970, by the clock that the replicas share.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.llm import JsonObject
 from engine.records.values import Limits
+from llm_workers.corrections import Correction
+from llm_workers.refunds import Bookings, bookings_of
 
 _BURST = 0.01
 """Of a limit, that may be used at once."""
@@ -39,14 +41,14 @@ class Window:
 class Ask:
     """What a replica wants: to start calls with these `estimates` of tokens, in this order.
 
-    `excess` is how much more than their estimates calls before have used. Nothing is ever given back: the bucket may
-    have been empty since, and a second use of the same time would go over the limit. `running` calls are under way here
-    already, `wanted` is how many it could have at a time. Starts later than `horizon` seconds from now are of no use.
+    `correction` is how much more, and less, than their estimates calls before have used. `running` calls are under way
+    here already, `wanted` is how many it could have at a time. Starts later than `horizon` seconds from now are of no
+    use.
     """
 
     replica: str
     estimates: Sequence[int] = ()
-    excess: int = 0
+    correction: Correction = field(default_factory=Correction)
     running: int = 0
     wanted: int = 0
     horizon: float = 3.0
@@ -54,24 +56,28 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """`starts` are the instants for the first calls asked for; the others had to start after the horizon.
+    """`starts` are the instants for the first calls asked for; the others had to start after the horizon. `bookings`
+    are the numbers by which their tokens were booked, where tokens are limited. `kept` tokens that calls had not used
+    could not be given back.
 
     `requests_free_at` and `tokens_free_at` say how far the limits are booked. No call is to be started while
     `concurrency` are running here; there may be more for a while, where others have come to share. None: no such limit.
     """
 
     starts: tuple[float, ...]
+    bookings: tuple[int, ...] = ()
+    kept: float = 0.0
     requests_free_at: float | None = None
     tokens_free_at: float | None = None
     concurrency: int | None = None
 
     def shifted(self, seconds: float) -> "Grant":
         """The same by another clock."""
-        return Grant(
+        return replace(
+            self,
             starts=tuple(start + seconds for start in self.starts),
             requests_free_at=None if self.requests_free_at is None else self.requests_free_at + seconds,
             tokens_free_at=None if self.tokens_free_at is None else self.tokens_free_at + seconds,
-            concurrency=self.concurrency,
         )
 
 
@@ -83,13 +89,29 @@ class Bucket:
     burst: float
     rate: float
     free_at: float
+    bookings: Bookings | None = None
 
     def start(self, units: float, now: float) -> float:
         """When a call of `units` may start at the earliest."""
         return max(now, self.free_at + (units - self.burst) / self.rate)
 
-    def fill(self, units: float, at: float) -> None:
+    def fill(self, units: float, at: float) -> int:
+        """The number of the booking, 0 where none are kept."""
+        number = 0 if self.bookings is None else self.bookings.booked(max(self.free_at - at, 0.0) * self.rate)
         self.free_at = max(self.free_at, at) + units / self.rate
+        return number
+
+    def correct(self, correction: Correction, now: float) -> float:
+        """Gives back what was not used and books what was used beyond; answers what had to be kept."""
+        kept = 0.0
+        if self.bookings is not None:
+            for number, units in correction.unused:
+                returned = self.bookings.give_back(number, units)
+                self.free_at -= returned / self.rate
+                kept += units - returned
+        if correction.excess:
+            self.fill(correction.excess, now)
+        return kept
 
     def starts_within(self, units: float, now: float, seconds: float) -> int:
         """How many calls of `units` may start within `seconds` from `now`; of those over the burst one at a time."""
@@ -121,16 +143,18 @@ def granted(document: JsonObject, ask: Ask, limits: Limits, now: float, window: 
     changed = dict(document)
     requests = _requests(changed, limits, now, window)
     tokens = _tokens(changed, limits, now, window)
-    if tokens is not None and ask.excess:
-        tokens.fill(ask.excess, now)
-    starts = _starts(ask, now, requests, tokens)
+    kept = 0.0 if tokens is None else tokens.correct(ask.correction, now)
+    starts, bookings = _starts(ask, now, requests, tokens)
     if requests is not None:
         changed |= {"requestsFreeAt": requests.free_at, "requestsRate": requests.rate}
     if tokens is not None:
         _note_size(changed, tokens, max(ask.estimates[: len(starts)], default=0), now, window)
         changed |= {"tokensFreeAt": tokens.free_at, "tokensRate": tokens.rate}
+        changed |= {} if tokens.bookings is None else tokens.bookings.as_document()
     return changed, Grant(
         starts=tuple(starts),
+        bookings=tuple(bookings),
+        kept=kept,
         requests_free_at=None if requests is None else requests.free_at,
         tokens_free_at=None if tokens is None else tokens.free_at,
         concurrency=None if limits.concurrency is None else _held(changed, ask, limits.concurrency, now),
@@ -146,7 +170,9 @@ def _requests(document: JsonObject, limits: Limits, now: float, window: Window) 
 
 def _at_new_rate(bucket: Bucket, rate: float | None, now: float) -> Bucket:
     """Keeps what is in the bucket, which until `now` was emptied at another rate."""
-    if rate is not None:
+    if rate is not None and rate != bucket.rate:
+        if bucket.bookings is not None:
+            bucket.bookings.close()
         bucket.free_at = now + (bucket.free_at - now) * rate / bucket.rate
     return bucket
 
@@ -159,11 +185,13 @@ def _tokens(document: JsonObject, limits: Limits, now: float, window: Window) ->
         largest = 0
         document.pop("largest", None)
     bucket = tokens_bucket(limits.tokens_per_minute, document.get("tokensFreeAt", 0.0), window, largest)
+    bucket.bookings = bookings_of(document, now)
     return _at_new_rate(bucket, document.get("tokensRate"), now)
 
 
-def _starts(ask: Ask, now: float, requests: Bucket | None, tokens: Bucket | None) -> list[float]:
+def _starts(ask: Ask, now: float, requests: Bucket | None, tokens: Bucket | None) -> tuple[list[float], list[int]]:
     starts: list[float] = []
+    bookings: list[int] = []
     latest = now
     for estimate in ask.estimates:
         units = float(max(estimate, 1) if tokens is None else min(max(estimate, 1), tokens.limit))
@@ -174,10 +202,10 @@ def _starts(ask: Ask, now: float, requests: Bucket | None, tokens: Bucket | None
         if requests is not None:
             requests.fill(1, start)
         if tokens is not None:
-            tokens.fill(units, start)
+            bookings.append(tokens.fill(units, start))
         starts.append(start)
         latest = start
-    return starts
+    return starts, bookings
 
 
 def _note_size(document: JsonObject, tokens: Bucket, units: int, now: float, window: Window) -> None:

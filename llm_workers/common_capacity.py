@@ -10,7 +10,9 @@ from engine.llm import JsonObject, ModelPaused
 from engine.records.values import Model
 from engine.shared import SharedDocuments
 from llm_workers.capacity import Ask, Grant, granted
-from llm_workers.lane import Denied, Lane, LaneTerms, Reason, Shut
+from llm_workers.corrections import Correction
+from llm_workers.lane import Lane
+from llm_workers.lane_terms import Denied, LaneTerms, Reason, Shut
 from utilities.clock import Clock
 
 _LEAST_RETRY = 0.5
@@ -28,8 +30,8 @@ class CommonCapacity:
     def ask(self, lane: Lane, estimates: Sequence[int]) -> Grant:
         """Instants (seconds of the steady clock) for calls of so many tokens, and this replica's part of the rest."""
         now, asked_at = self._clock.now(), self._clock.monotonic()
-        excess = lane.take_excess()
-        ask = self._ask_of(lane, estimates, excess)
+        correction = lane.corrections.take()
+        ask = self._ask_of(lane, estimates, correction)
 
         def change(document: JsonObject) -> tuple[JsonObject, tuple[Grant, JsonObject]]:
             changed, grant = granted(document, ask, lane.model.limits, now.timestamp(), self._terms.window)
@@ -38,7 +40,7 @@ class CommonCapacity:
         try:
             grant, document = self._shared.change(key_of(lane.model), change, now)
         except BaseException:
-            lane.give_back(excess)
+            lane.corrections.not_told(correction)
             raise
         shifted = grant.shifted(self._clock.monotonic() - self._clock.now().timestamp())
         lane.learn(shifted, asked_at)
@@ -92,11 +94,11 @@ class CommonCapacity:
             retry_after=seconds,
         )
 
-    def _ask_of(self, lane: Lane, estimates: Sequence[int], excess: int) -> Ask:
+    def _ask_of(self, lane: Lane, estimates: Sequence[int], correction: Correction) -> Ask:
         return Ask(
             replica=self._replica,
             estimates=estimates,
-            excess=excess,
+            correction=correction,
             running=lane.running,
             wanted=lane.wanted(),
             horizon=self._terms.horizon,

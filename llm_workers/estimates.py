@@ -19,18 +19,19 @@ _OVERHEAD = 16
 
 
 class Estimator:
-    """Learns from one model's calls. Not synchronized: a torn average does no harm, and is a guess anyway."""
+    """Learns from one model's calls, of which it has `seen` so many. Not synchronized: a torn average does no harm, and
+    is a guess anyway."""
 
     def __init__(self) -> None:
         self._ratio = _FIRST_RATIO
         self._answer = _FIRST_ANSWER
         self._deviation = 0.0
-        self._seen = 0
+        self.seen = 0
 
     def estimate(self, request: CompletionRequest, limit: int | None = None) -> int:
         """Tokens of the whole call, to be booked on a limit: as many as such calls take on average, and a little more
         where so few of them make up the limit that their differences may not even out."""
-        if not self._seen or limit is None:
+        if not self.seen or limit is None:
             return sum(self.parts(request))
         answer = self._answer if request.max_tokens is None else min(self._answer, float(request.max_tokens))
         mean = _characters(request) / self._ratio + answer
@@ -42,7 +43,7 @@ class Estimator:
         answer = self._answer + _DEVIATIONS * self._deviation
         if request.max_tokens is not None:
             answer = min(answer, float(request.max_tokens))
-        unknown = 0 if self._seen else _OVERHEAD
+        unknown = 0 if self.seen else _OVERHEAD
         return int(_characters(request) / self._ratio * _SAFETY) + unknown + 1, int(answer)
 
     def so_far(self, request: CompletionRequest, characters: int) -> Usage:
@@ -53,12 +54,12 @@ class Estimator:
     def learn(self, request: CompletionRequest, usage: Usage) -> None:
         if usage.input_tokens <= 0:
             return
-        self._seen += 1
-        weight = max(_SMOOTHING, 1 / self._seen)
+        self.seen += 1
+        weight = max(_SMOOTHING, 1 / self.seen)
         ratio = _characters(request) / max(usage.input_tokens, 1)
         self._ratio += weight * (max(ratio, 0.1) - self._ratio)
         off = usage.output_tokens - self._answer
-        self._deviation += weight * (abs(off) - self._deviation) if self._seen > 1 else 0.0
+        self._deviation += weight * (abs(off) - self._deviation) if self.seen > 1 else 0.0
         self._answer += weight * off
 
 

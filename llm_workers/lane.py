@@ -5,9 +5,6 @@ import random
 import statistics
 import threading
 from collections import deque
-from dataclasses import dataclass, field
-from datetime import timedelta
-from enum import StrEnum
 
 from engine.llm import (
     Completion,
@@ -20,9 +17,11 @@ from engine.llm import (
     Usage,
 )
 from engine.records.values import Model
-from llm_workers.capacity import HOLD_SECONDS, Bucket, Grant, Window, requests_bucket, tokens_bucket
+from llm_workers.capacity import HOLD_SECONDS, Bucket, Grant, requests_bucket, tokens_bucket
+from llm_workers.corrections import Booked, Corrections
 from llm_workers.estimates import Estimator
-from llm_workers.pace import Breaker, BreakerTerms, Concurrency, Levels
+from llm_workers.lane_terms import Denied, LaneTerms, Reason, Shut
+from llm_workers.pace import Breaker, Concurrency, Levels
 from utilities.backoff import full_jitter
 
 _LATENCIES_KEPT = 256
@@ -30,54 +29,10 @@ _ACTIVE_SECONDS = 30.0
 _PROMISE_SECONDS = 1.0
 _TEXT_LIMIT = 300
 _UNBOUNDED = 1000
-_CREDIT_CALLS = 4
+_GUESSED = 0.25
+_NEWS_OF_ASKING = 0.75
 _FIRST_SIZE = 600
 """Tokens of a call, for claims before there was one."""
-
-
-class Reason(StrEnum):
-    """Why a model takes no call now."""
-
-    REQUESTS = "requests"
-    TOKENS = "tokens"
-    CONCURRENCY = "concurrency"
-    RATE_LIMIT = "rate_limit"
-    QUOTA = "quota"
-    BREAKER = "breaker"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneTerms:
-    """`lookahead` is for how many seconds' worth of calls jobs are claimed in advance; `hold` how long a claimed job
-    waits at most before it is given back. The pauses are for when the vendor announces none."""
-
-    window: Window = field(default_factory=Window)
-    lookahead: float = 1.0
-    hold: float = 2.0
-    horizon: float = 3.0
-    rate_pause: timedelta = timedelta(seconds=1)
-    longest_rate_pause: timedelta = timedelta(minutes=1)
-    quota_pause: timedelta = timedelta(minutes=1)
-    longest_quota_pause: timedelta = timedelta(minutes=15)
-    breaker: BreakerTerms = field(default_factory=BreakerTerms)
-
-
-@dataclass(frozen=True, slots=True)
-class Shut:
-    """Until an instant of the steady clock no call is made. `text` is for people."""
-
-    until: float
-    reason: Reason
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Denied:
-    """No place now; `seconds` is after how long there may be one, 0: as soon as a call ends."""
-
-    seconds: float
-    reason: Reason
-    text: str
 
 
 class Lane:
@@ -110,7 +65,7 @@ class Lane:
         self._size = _FIRST_SIZE
         self._share_until = -math.inf
         self.heard_at = -math.inf
-        self._excess = 0
+        self.corrections = Corrections()
 
     def adopt(self, model: Model) -> None:
         """The record as it is now. One that is reached otherwise than before starts anew."""
@@ -126,6 +81,17 @@ class Lane:
     def is_active(self, now: float) -> bool:
         """Whether it was lately used, or is waited for."""
         return self.running > 0 or self.waiting > 0 or self.capped or now - self._used_at < _ACTIVE_SECONDS
+
+    def is_paced(self) -> bool:
+        """Whether each call needs an instant at which it may start."""
+        limits = self.model.limits
+        return limits.requests_per_minute is not None or limits.tokens_per_minute is not None
+
+    def needs_news(self, now: float) -> bool:
+        """Whether to ask what others say: now and then where each asking for an instant brings news, and always where
+        that renews this replica's part of a concurrency."""
+        own = now - self.heard_at < self.terms.lookahead * _NEWS_OF_ASKING
+        return not (own and self.is_paced()) or self.model.limits.concurrency is not None
 
     def limited_for(self, now: float) -> float:
         """For how many seconds the vendor has been refusing for its rate limit, without an answer in between."""
@@ -167,6 +133,7 @@ class Lane:
 
     def learn(self, grant: Grant, asked_at: float) -> None:
         """What the shared document says."""
+        self.corrections.kept(grant.kept)
         with self.lock:
             self.share = grant.concurrency
             self._share_until = asked_at + HOLD_SECONDS * 2 / 3
@@ -176,18 +143,6 @@ class Lane:
         with self.lock:
             self._requests_free_at, self._tokens_free_at = requests_free_at, tokens_free_at
 
-    def take_excess(self) -> int:
-        """What calls have used over their estimates since the last time, less what others have used under them."""
-        with self.lock:
-            taken = max(self._excess, 0)
-            self._excess -= taken
-            return taken
-
-    def give_back(self, excess: int) -> None:
-        """It could not be booked."""
-        with self.lock:
-            self._excess += excess
-
     def promise(self, count: int, now: float) -> None:
         """So many jobs were claimed that will want a place soon; none where it is shut, since they go elsewhere."""
         with self.lock:
@@ -196,6 +151,11 @@ class Lane:
             self._used_at = now
             self._promised = count + (self._promised if now < self._promised_until else 0)
             self._promised_until = now + _PROMISE_SECONDS
+
+    def expects(self, now: float) -> bool:
+        """Whether jobs were claimed that have not come for a place yet."""
+        with self.lock:
+            return self._promised > 0 and now < self._promised_until
 
     def room(self, now: float) -> float:
         """How many more jobs are worth claiming; infinite where nothing is in the way."""
@@ -248,11 +208,11 @@ class Lane:
                 return shut.until - now
             if self.running + self.waiting >= self._most_running():
                 return math.inf
-            waits = [bucket.half_room(size, now, self.terms.lookahead) for bucket, size in self._buckets()]
+            waits = [bucket.half_room(size, now, self._lookahead()) for bucket, size in self._buckets()]
             return max([*waits, self._levels.wait(self._size, now)])
 
     def answered(
-        self, request: CompletionRequest, completion: Completion, *, estimate: int, started_at: float, now: float
+        self, request: CompletionRequest, completion: Completion, *, booked: Booked, started_at: float, now: float
     ) -> None:
         """A call ended well."""
         with self.lock:
@@ -261,16 +221,16 @@ class Lane:
             self.breaker.record(now, failed=False, started_at=started_at)
             self._good()
         self.estimator.learn(request, completion.usage)
-        self._true_up(estimate, completion.usage)
+        self._true_up(booked, completion.usage)
 
     def dropped(self) -> None:
-        """A call was given up by us, or not made after all, which says nothing of the model."""
+        """A call was given up by us, which says nothing of the model."""
         with self.lock:
             self.running -= 1
 
-    def failed(self, error: ProviderError, *, estimate: int, started_at: float, now: float) -> Shut | None:
+    def failed(self, error: ProviderError, *, booked: Booked, started_at: float, now: float) -> Shut | None:
         """A call ended in `error`; what is to be announced to other replicas."""
-        self._true_up(estimate, error.usage, sent=error.sent)
+        self._true_up(booked, error.usage, sent=error.sent)
         with self.lock:
             running, self.running = self.running, self.running - 1
             shut = self._shut_for(error, started_at, running, now)
@@ -379,17 +339,21 @@ class Lane:
             buckets.append((bucket, min(self._size, limits.tokens_per_minute)))
         return buckets
 
+    def _lookahead(self) -> float:
+        """Little before a first answer: what is booked at a guess, instants far ahead among it, is kept."""
+        guessed = self.model.limits.tokens_per_minute is not None and not self.estimator.seen
+        return self.terms.lookahead * (_GUESSED if guessed else 1.0)
+
     def _starts_ahead(self, now: float) -> float:
-        ahead = self.terms.lookahead
+        ahead = self._lookahead()
         counts = [float(bucket.starts_within(size, now, ahead)) for bucket, size in self._buckets()]
         return min([*counts, math.floor(min(self._levels.starts_within(self._size, now, ahead), 1e9))])
 
-    def _true_up(self, estimate: int, usage: Usage | None, *, sent: bool = True) -> None:
-        if usage is None and sent:
-            return
-        used = 0 if usage is None else usage.input_tokens + usage.output_tokens
-        with self.lock:
-            self._excess = max(self._excess + used - estimate, -_CREDIT_CALLS * max(used, 1))
+    def _true_up(self, booked: Booked, usage: Usage | None, *, sent: bool = True) -> None:
+        if usage is not None:
+            self.corrections.ended(booked, usage.input_tokens + usage.output_tokens)
+        elif not sent:
+            self.corrections.ended(booked, 0)
 
 
 def _address(model: Model) -> tuple[str, ...]:

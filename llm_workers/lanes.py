@@ -8,18 +8,21 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from types import TracebackType
+from itertools import repeat
 from typing import Any
 
 import structlog
 
 from engine.jobs.queue import Page
-from engine.llm import Completion, CompletionRequest, ProviderError
+from engine.llm import CompletionRequest
 from engine.pricing import cost_of, to_units
 from engine.records.store import Storage, Where
 from engine.records.values import Limits, Model
 from llm_workers.common_capacity import CommonCapacity
-from llm_workers.lane import Denied, Lane, LaneTerms, Reason, Shut
+from llm_workers.corrections import Booked
+from llm_workers.lane import Lane
+from llm_workers.lane_call import LaneCall
+from llm_workers.lane_terms import Denied, LaneTerms, Reason, Shut
 from llm_workers.routing import Standing
 from utilities.clock import Clock
 from utilities.hop import Hop
@@ -29,6 +32,8 @@ _MOST_MODELS = 1000
 _FEW_MODELS = 100
 _READ_SECONDS = 1.0
 _NEWS_SECONDS = 1.5
+_GATHERINGS = 10
+_GATHERING_SECONDS = 0.005
 _UNLIMITED = Limits()
 _STOPPED = Denied(0.0, Reason.CONCURRENCY, "the loop that asked for it is closing")
 
@@ -150,7 +155,7 @@ class Lanes:
         cost = cost_of(*self.lane(model).estimator.parts(request), model.prices)
         return to_units(cost.input) + to_units(cost.output)
 
-    def call(self, model: Model, request: CompletionRequest) -> "LaneCall":
+    def call(self, model: Model, request: CompletionRequest) -> LaneCall:
         """The context in which one call is made. Entering it raises ModelPaused where the wait would be long."""
         return LaneCall(self, self.lane(model), request)
 
@@ -158,13 +163,17 @@ class Lanes:
         """The steady clock's."""
         return self._clock.monotonic()
 
-    async def enter(self, lane: Lane, estimate: int) -> None:
-        """Has a place and may start now. Raises ModelPaused, and StorageUnavailable where limits are shared."""
+    async def enter(self, lane: Lane, estimate: int) -> Booked:
+        """Has a place and may start now, with this booking. Raises ModelPaused, and StorageUnavailable where limits are
+        shared."""
         await self._know_news(lane)
         while True:
             await self._placed(lane, estimate)
-            if await self._started(lane, estimate):
-                return
+            if not lane.is_paced():
+                return Booked(estimate)
+            booked = await self._started(lane, estimate)
+            if booked is not None:
+                return booked
 
     async def left(self, lane: Lane, shut: Shut | None) -> None:
         """A call has ended: its place is free, or its lane shut."""
@@ -181,8 +190,9 @@ class Lanes:
         active = [lane for lane in self.known() if lane.is_active(now)]
         for lane in active:
             lane.cool()
-        if active:
-            self._common.heed_all(active)
+        curious = [lane for lane in active if lane.needs_news(now)]
+        if curious:
+            self._common.heed_all(curious)
         for lane in active:
             self._let_in(lane)
         return self._terms.lookahead / 2 if active else math.inf
@@ -250,14 +260,11 @@ class Lanes:
             lane.turn_away()
             raise
 
-    async def _started(self, lane: Lane, estimate: int) -> bool:
-        """Waits for the instant at which the call may start; False where it was missed, and the place given back."""
-        limits = lane.model.limits
-        if limits.requests_per_minute is None and limits.tokens_per_minute is None:
-            return True
-        in_time = False
+    async def _started(self, lane: Lane, estimate: int) -> Booked | None:
+        """Waits for the instant at which the call may start; None where it was missed, and the place given back."""
+        in_time, booked = False, Booked(estimate)
         try:
-            start = await self._instant(lane, estimate)
+            start, booked = await self._instant(lane, estimate)
             await asyncio.sleep(max(0.0, start - self.now()))
             self._demand_open(lane)
             in_time = self.now() <= start + self._terms.window.slack * 2 / 3
@@ -265,7 +272,9 @@ class Lanes:
             if not in_time:
                 lane.dropped()
                 self._let_in(lane)
-        return in_time
+                if booked.number is not None:
+                    lane.corrections.ended(booked, 0)
+        return booked if in_time else None
 
     def _demand_open(self, lane: Lane) -> None:
         now = self.now()
@@ -299,7 +308,7 @@ class Lanes:
         await self._hop(self._common.ask, lane, ())
         return True
 
-    async def _instant(self, lane: Lane, estimate: int) -> float:
+    async def _instant(self, lane: Lane, estimate: int) -> tuple[float, Booked]:
         """When a call may start. All that ask at the same time share one change of the document."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(loop, loop.create_future(), estimate)
@@ -311,15 +320,15 @@ class Lanes:
             task = loop.create_task(self._ask(lane, queues))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        start: float = await waiting.future
-        return start
+        start: tuple[float, int | None] = await waiting.future
+        return start[0], Booked(estimate, start[1])
 
     async def _ask(self, lane: Lane, queues: _Queues) -> None:
         """Asks until nobody waits for an instant."""
         batch: list[_Waiting] = []
         try:
             while True:
-                await asyncio.sleep(0)
+                await self._gathered(lane)
                 with lane.lock:
                     batch = [queues.for_starts.popleft() for _ in range(min(len(queues.for_starts), _MOST_ASKED))]
                     queues.busy = bool(batch)
@@ -334,6 +343,14 @@ class Lanes:
             for waiting in left:  # none, unless this loop is closed over it
                 waiting.tell(self._common.paused(lane, _STOPPED))
 
+    async def _gathered(self, lane: Lane) -> None:
+        """Lets calls whose jobs were claimed together ask together: each asking is a write of the storage."""
+        await asyncio.sleep(0)
+        for _ in range(_GATHERINGS):
+            if not lane.expects(self.now()):
+                return
+            await asyncio.sleep(_GATHERING_SECONDS)
+
     async def _ask_for(self, lane: Lane, batch: Sequence[_Waiting]) -> None:
         try:
             grant = await self._hop(self._common.ask, lane, [waiting.estimate for waiting in batch])
@@ -341,8 +358,8 @@ class Lanes:
             for waiting in batch:
                 waiting.tell(error)
             return
-        for waiting, start in zip(batch, grant.starts, strict=False):
-            waiting.tell(start)
+        for waiting, start, number in zip(batch, grant.starts, grant.bookings or repeat(None), strict=False):
+            waiting.tell((start, number))
         for waiting in batch[len(grant.starts) :]:
             waiting.tell(self._common.used_up(lane, grant))
 
@@ -354,40 +371,6 @@ class Lanes:
             await self._hop(self._common.announce, lane, shut)
         except Exception as error:  # noqa: BLE001 - must not take the place of the error that it is about
             log.warning("pause_not_shared", model=lane.model.name, error_type=type(error).__name__)
-
-
-class LaneCall:
-    """One call in a lane, as an async context. Set `completion` in it; a ProviderError that leaves it is the answer."""
-
-    def __init__(self, lanes: Lanes, lane: Lane, request: CompletionRequest) -> None:
-        self.completion: Completion | None = None
-        self._lanes = lanes
-        self._lane = lane
-        self._request = request
-        self._estimate = lane.estimator.estimate(request, lane.model.limits.tokens_per_minute)
-        self._started_at = 0.0
-
-    async def __aenter__(self) -> "LaneCall":
-        await self._lanes.enter(self._lane, self._estimate)
-        self._started_at = self._lanes.now()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._lanes.left(self._lane, self._ended(error))
-
-    def _ended(self, error: BaseException | None) -> Shut | None:
-        lane, now = self._lane, self._lanes.now()
-        if isinstance(error, ProviderError):
-            lane.heard(error.levels, now)
-            return lane.failed(error, estimate=self._estimate, started_at=self._started_at, now=now)
-        if error is None and self.completion is not None:
-            lane.heard(self.completion.levels, now)
-            lane.answered(self._request, self.completion, estimate=self._estimate, started_at=self._started_at, now=now)
-        else:
-            lane.dropped()
-        return None
 
 
 def _nothing() -> None:

@@ -13,7 +13,8 @@ from engine.records.store import Storage, Where
 from engine.records.values import ROUTER, Model
 from llm_workers.capacity import bookings
 from llm_workers.common_capacity import key_of
-from llm_workers.lane import Lane, LaneTerms, Reason
+from llm_workers.lane import Lane
+from llm_workers.lane_terms import LaneTerms, Reason
 from llm_workers.lanes import Lanes
 from llm_workers.routing import Standing, candidates
 from utilities.clock import Clock

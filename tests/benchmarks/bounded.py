@@ -13,7 +13,7 @@ from collections import Counter
 from engine.records.values import WorkerConfig
 from engine.storage.factory import open_storage
 from llm_workers.capacity import Window
-from llm_workers.lane import LaneTerms
+from llm_workers.lane_terms import LaneTerms
 from tests.support.plant import Replica, replica
 from tests.support.rig import new_worker
 from utilities.clock import SystemClock

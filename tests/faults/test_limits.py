@@ -11,7 +11,7 @@ from engine.jobs.states import JobState
 from engine.records.values import Limits
 from llm_workers.capacity import Window
 from llm_workers.common_capacity import key_of
-from llm_workers.lane import LaneTerms
+from llm_workers.lane_terms import LaneTerms
 from tests.support.backends import Database
 from tests.support.fake_provider import Rule, fault
 from tests.support.fake_provider.meter import TOKENS, Meter

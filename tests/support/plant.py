@@ -17,7 +17,7 @@ from engine.records.values import Model, Worker, WorkerConfig
 from llm_workers.assembly import build_pool
 from llm_workers.catalogue import Catalogue
 from llm_workers.completion import CompletionHandler
-from llm_workers.lane import LaneTerms
+from llm_workers.lane_terms import LaneTerms
 from llm_workers.lanes import Lanes
 from llm_workers.pool import PoolTerms, WorkerPool
 from llm_workers.providers.registry import ProviderSet, Registry

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from engine.llm import JsonObject
 from engine.records.values import Limits
 from llm_workers.capacity import Ask, Grant, Window, bookings, fair_parts, granted
+from llm_workers.corrections import Correction
 
 NOW = 1_800_000_000.0
 WINDOW = Window()
@@ -24,7 +26,7 @@ class Shared:
     document: JsonObject = field(default_factory=dict)
     calls: list[tuple[float, int]] = field(default_factory=list)
 
-    def ask(self, at: float, *estimates: int, delay: float = 0.0, **fields: int | str) -> Grant:
+    def ask(self, at: float, *estimates: int, delay: float = 0.0, **fields: Any) -> Grant:
         ask = Ask(**{"replica": "a", "estimates": estimates, **fields})
         self.document, grant = granted(self.document, ask, self.limits, NOW + at, WINDOW)
         assert list(grant.starts) == sorted(grant.starts)
@@ -96,14 +98,14 @@ def test_what_was_estimated_too_low_is_waited_for() -> None:
     shared = Shared(Limits(tokens_per_minute=6000))
     shared.ask(0.0, 10)
 
-    assert shared.ask(1.0, 10, excess=500).starts == ()
+    assert shared.ask(1.0, 10, correction=Correction(500)).starts == ()
     assert len(shared.ask(6.0, 10).starts) == 1
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_replicas_that_do_not_know_the_model_yet(seed: int) -> None:
     """Replicas that book thirty times what a call uses until their first answers come, and what it uses from then on,
-    keep every window within the limit: nothing that was booked is given back."""
+    keep every window within the limit."""
     rng, window = random.Random(seed), Window(seconds=3.0, slack=0.6)
     document: JsonObject = {}
     calls: list[tuple[float, int]] = []

@@ -5,7 +5,9 @@ import random
 import pytest
 
 from engine.llm import ProviderError, QuotaExhausted, RateLimited
-from llm_workers.lane import Lane, LaneTerms, Reason, Shut
+from llm_workers.corrections import Booked
+from llm_workers.lane import Lane
+from llm_workers.lane_terms import LaneTerms, Reason, Shut
 from tests.support.factories import make_model
 
 NOW = 1000.0
@@ -18,7 +20,7 @@ def test_a_burst_of_refusals_is_one(error: ProviderError, most: float) -> None:
     for _ in range(10):
         lane.arrive()
         assert lane.place(1, NOW) is None
-    shuts = [lane.failed(error, estimate=1, started_at=NOW, now=NOW + 0.1) for _ in range(10)]
+    shuts = [lane.failed(error, booked=Booked(1), started_at=NOW, now=NOW + 0.1) for _ in range(10)]
 
     assert [shut is not None for shut in shuts] == [True] + [False] * 9
     shut = lane.shut_now(NOW + 0.2)
