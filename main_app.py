@@ -40,10 +40,11 @@ from llm_workers.completion import CompletionHandler
 from llm_workers.lanes import Lanes
 from llm_workers.loops import new_event_loop
 from llm_workers.model_states import LaneStates
-from llm_workers.pool import PoolTerms, WorkerPool
+from llm_workers.pool import WorkerPool
 from llm_workers.providers.registry import ProviderSet, Registry
 from llm_workers.rooms import ModelRooms
 from llm_workers.streaming import Streaming, StreamTerms
+from llm_workers.terms import PoolTerms
 from llm_workers.trials import Trials
 from llm_workers.wallets import Wallets
 from utilities.clock import SharedClock

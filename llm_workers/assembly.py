@@ -13,7 +13,8 @@ from engine.jobs.settler import Settler
 from engine.jobs.signals import JobSignals
 from engine.records.store import Storage
 from llm_workers.loops import LoopHandler, LoopThread
-from llm_workers.pool import PoolTerms, WorkerPool
+from llm_workers.pool import WorkerPool
+from llm_workers.terms import PoolTerms
 from utilities.clock import Clock
 from utilities.hop import Hop
 
@@ -53,7 +54,7 @@ def build_pool(
             rng=rng,
             later=pool.later,
             rooms=rooms or Unrestricted(),
-            ended=ended or _ignore,
+            ended=_told(signals, ended),
         )
         return tools, handler, heartbeat
 
@@ -74,5 +75,10 @@ def _never() -> float:
     return math.inf
 
 
-def _ignore(_hold: Hold) -> None:
-    """Nobody listens."""
+def _told(signals: JobSignals, ended: Callable[[Hold], None] | None) -> Callable[[Hold], None]:
+    def tell(hold: Hold) -> None:
+        if ended is not None:
+            ended(hold)
+        signals.settled(hold.job_id)
+
+    return tell

@@ -14,7 +14,6 @@ from engine.errors import StorageError
 from engine.jobs.consumer import Consumer, ConsumerTerms
 from engine.jobs.held import LeaseTerms
 from engine.jobs.job import Job
-from engine.jobs.matching import claim_filter
 from engine.jobs.recovery import recover
 from engine.jobs.retry import RetryPolicy
 from engine.jobs.signals import JobSignals
@@ -22,6 +21,7 @@ from engine.records.store import Storage
 from engine.records.values import Worker, WorkerLease
 from llm_workers.loops import LoopThread
 from llm_workers.placement import planned
+from llm_workers.terms import PoolTerms, adopter_terms, worker_terms
 from utilities.clock import Clock
 
 _TICK = timedelta(seconds=1)
@@ -31,18 +31,6 @@ _SHARED_KEPT = timedelta(days=62)
 """Longer than any period that a shared document is about."""
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolTerms:
-    """`incarnation` names this process and no other; `grace` is how long a stopped worker's calls may go on."""
-
-    incarnation: str
-    most_threads: int
-    lease: timedelta
-    worker_lease: timedelta
-    attempt_limit: timedelta
-    grace: timedelta
 
 
 @dataclass(slots=True)
@@ -72,7 +60,7 @@ class WorkerPool:
         tick: Callable[[], float],
         make_thread: Callable[[str], LoopThread],
     ) -> None:
-        self._terms = terms
+        self.terms = terms
         self._storage = storage
         self._signals = signals
         self._clock = clock
@@ -83,6 +71,8 @@ class WorkerPool:
         self._threads: list[LoopThread] = []
         self._running: dict[str, _Running] = {}
         self._ending: dict[Future[Any], _Running] = {}
+        self._adopters: dict[str, _Running] = {}
+        self._opening = threading.Lock()
         self._lock = threading.RLock()
         self._nudged = threading.Event()
         self._draining = threading.Event()
@@ -97,14 +87,14 @@ class WorkerPool:
         self._unsubscribe: Callable[[], None] = lambda: None
 
     def start(self) -> None:
-        self._unsubscribe = self._signals.subscribe(self._on_ready, self._on_fenced)
+        self._unsubscribe = self._signals.subscribe(self._on_ready, self.fenced)
         self._ticker.start()
 
     def placed(self, worker: Worker, now: datetime) -> Worker:
         with self._lock:
-            place = min(len(self._threads), self._terms.most_threads - 1) + 1
+            place = min(len(self._threads), self.terms.most_threads - 1) + 1
             name = self._idlest().name if self._threads else f"llm-worker-{place}"
-        lease = WorkerLease(self._terms.incarnation, now + self._terms.worker_lease)
+        lease = WorkerLease(self.terms.incarnation, now + self.terms.worker_lease)
         return replace(worker, lease=lease, thread_id=name, started_at=now)
 
     def wake(self) -> None:
@@ -133,13 +123,32 @@ class WorkerPool:
         """Jobs in flight in this process."""
         return sum(running.consumer.in_flight for running in self._all())
 
+    @property
+    def adopted(self) -> int:
+        """Those of them that adopters work on."""
+        return sum(running.consumer.in_flight for running in list(self._adopters.values()))
+
+    @property
+    def draining(self) -> bool:
+        return self._draining.is_set()
+
+    def adopter(self) -> tuple[Consumer, LoopThread]:
+        """A consumer that claims nothing, on the loop with the least to do. From any thread but loops'.
+
+        Blocks for as long as it takes to open a loop where there is none yet.
+        """
+        with self._opening:
+            thread = self._thread_for(None)
+            running = self._adopters.get(thread.name) or self._adopting(thread)
+        return running.consumer, thread
+
     def begin_drain(self) -> None:
         """Claim nothing more, at once; returns at once. From any thread."""
         if not self._draining.is_set():
             self._drain_began = self._clock.monotonic()
         self._draining.set()
         with self._lock:
-            for running in self._running.values():
+            for running in (*self._running.values(), *self._adopters.values()):
                 self._call(running, running.consumer.stop)
         self._nudged.set()
 
@@ -169,7 +178,7 @@ class WorkerPool:
     def _all(self) -> list[_Running]:
         """What runs here, and what was stopped and still has calls in flight."""
         with self._lock:
-            return [*self._running.values(), *self._ending.values()]
+            return [*self._running.values(), *self._ending.values(), *self._adopters.values()]
 
     def _run(self) -> None:
         while not self._draining.is_set():
@@ -218,8 +227,8 @@ class WorkerPool:
         asked_at = self._clock.monotonic()
         if asked_at < self._renew_at:
             return
-        lease = self._terms.worker_lease
-        self._storage.workers.renew(self._terms.incarnation, self._clock.now() + lease)
+        lease = self.terms.worker_lease
+        self._storage.workers.renew(self.terms.incarnation, self._clock.now() + lease)
         self._renew_at = asked_at + lease.total_seconds() / 3
         self._renewed_until = LeaseTerms.of(lease).good_until(asked_at)
 
@@ -238,7 +247,7 @@ class WorkerPool:
         with self._lock:
             here = {key: running.started_at for key, running in self._running.items() if not running.ended.done()}
         taking = not self._draining.is_set()
-        plan = planned(self._storage.workers.running(), here, self._terms.incarnation, now, taking=taking)
+        plan = planned(self._storage.workers.running(), here, self.terms.incarnation, now, taking=taking)
         for worker_id in plan.stop:
             self._stop(worker_id)
         for worker in plan.start:
@@ -265,8 +274,9 @@ class WorkerPool:
 
     def _start(self, worker: Worker) -> None:
         # Not under the lock: the loop may be waiting for it, telling that another consumer has ended.
-        thread = self._thread_for(worker)
-        consumer = thread.submit(self._consumer(worker, thread)).result(10)
+        with self._opening:
+            thread = self._thread_for(worker.thread_id)
+        consumer = thread.submit(self._consumer(worker_terms(worker, self.terms), thread)).result(10)
         with self._lock:
             if self._draining.is_set():
                 return
@@ -276,21 +286,17 @@ class WorkerPool:
         ended.add_done_callback(lambda done: self._on_ended(worker.id, thread, done))
         log.info("worker_runs", worker=worker.id, name=worker.name, thread=thread.name)
 
-    async def _consumer(self, worker: Worker, thread: LoopThread) -> Consumer:
-        config, terms = worker.config, self._terms
-        return Consumer(
-            ConsumerTerms(
-                worker=worker.id,
-                owner=f"{worker.id}@{terms.incarnation}",
-                wanted=claim_filter(worker),
-                capacity=config.max_items_per_batch,
-                poll_interval=timedelta(seconds=config.poll_interval),
-                lease=LeaseTerms.of(terms.lease),
-                attempt_limit=terms.attempt_limit,
-            ),
-            thread.tools,
-            self._may_claim,
-        )
+    def _adopting(self, thread: LoopThread) -> _Running:
+        consumer = thread.submit(self._consumer(adopter_terms(self.terms), thread)).result(10)
+        with self._lock:
+            running = _Running(consumer, thread, thread.submit(consumer.serve()), None)
+            self._adopters[thread.name] = running
+            if self._draining.is_set():
+                self._call(running, consumer.stop)
+        return running
+
+    async def _consumer(self, terms: ConsumerTerms, thread: LoopThread) -> Consumer:
+        return Consumer(terms, thread.tools, self._may_claim)
 
     def _stop(self, worker_id: str) -> None:
         """Claims end now; what is in flight may go on for the grace period, in the background."""
@@ -301,7 +307,7 @@ class WorkerPool:
             self._ending[running.ended] = running
         running.ended.add_done_callback(self._forget)
         self._call(running, running.consumer.stop)
-        timer = threading.Timer(self._terms.grace.total_seconds(), self._call, args=(running, running.consumer.release))
+        timer = threading.Timer(self.terms.grace.total_seconds(), self._call, args=(running, running.consumer.release))
         timer.daemon = True
         timer.start()
         running.ended.add_done_callback(lambda _: timer.cancel())
@@ -328,20 +334,20 @@ class WorkerPool:
     def _idlest(self) -> LoopThread:
         return min(self._threads, key=lambda thread: (thread.lag > _LAGGING_SECONDS, thread.consumers))
 
-    def _thread_for(self, worker: Worker) -> LoopThread:
-        """The loop with the least to do; a further one only where all that exist lag behind."""
+    def _thread_for(self, wanted: str | None) -> LoopThread:
+        """The loop of that name, else the one with the least to do; a further one only where all lag behind."""
         lagging = all(thread.lag > _LAGGING_SECONDS for thread in self._threads)
-        if lagging and len(self._threads) < self._terms.most_threads:
+        if lagging and len(self._threads) < self.terms.most_threads:
             thread = self._make_thread(f"llm-worker-{len(self._threads) + 1}")
             self._threads.append(thread)
             return thread
-        return next((thread for thread in self._threads if thread.name == worker.thread_id), self._idlest())
+        return next((thread for thread in self._threads if thread.name == wanted), self._idlest())
 
     def _give_up_leases(self) -> None:
         """Lets another replica take this one's workers over now rather than when the leases run out."""
         try:
             for worker in self._storage.workers.running():
-                if worker.lease is not None and worker.lease.owner == self._terms.incarnation:
+                if worker.lease is not None and worker.lease.owner == self.terms.incarnation:
                     self._storage.workers.compare_and_set(replace(worker, lease=None))
         except StorageError as error:
             log.warning("leases_run_out_by_themselves", reason=str(error))
@@ -352,7 +358,8 @@ class WorkerPool:
         for due_at in {job.due_at for job in jobs if job.due_at is not None}:
             self.later(due_at)
 
-    def _on_fenced(self, job_id: str) -> None:
+    def fenced(self, job_id: str) -> None:
+        """This job was taken away: its call is dropped if it is held here. From any thread."""
         for running in self._all():
             running.consumer.fenced(job_id)
 

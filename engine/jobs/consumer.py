@@ -130,6 +130,21 @@ class Consumer:
         while self._held:
             await asyncio.wait([task for _, task in self._held.values()])
 
+    async def serve(self) -> None:
+        """As `run`, but claims nothing: works on what it is given to adopt."""
+        while not self._stopping:
+            self._changed.clear()
+            await self._changed.wait()
+        while self._held:
+            await asyncio.wait([task for _, task in self._held.values()])
+
+    def adopt(self, job: Job, good_until: float) -> None:
+        """Work on a job that was claimed in this consumer's name; see Held for `good_until`. On the consumer's loop.
+
+        After `stop` the job is given back at once.
+        """
+        self._start(job, good_until, delay=0.0)
+
     def stop(self) -> None:
         """Claim nothing more; what is in flight goes on. On the consumer's loop."""
         self._stopping = True

@@ -1,4 +1,5 @@
-"""What happens in this process, told to whoever works here: new jobs wake consumers, changed jobs drop their calls."""
+"""What happens in this process, told to whoever works here: new jobs wake consumers, changed jobs drop their calls,
+and attempts that have ended are told to whoever waits for them."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -7,6 +8,7 @@ from engine.jobs.job import Job
 
 OnReady = Callable[[Sequence[Job]], None]
 OnFenced = Callable[[str], None]
+OnSettled = Callable[[str], None]
 
 
 class JobSignals:
@@ -20,6 +22,7 @@ class JobSignals:
         self._lock = threading.Lock()
         self._ready: tuple[OnReady, ...] = ()
         self._fenced: tuple[OnFenced, ...] = ()
+        self._settled: tuple[OnSettled, ...] = ()
 
     def subscribe(self, on_ready: OnReady, on_fenced: OnFenced) -> Callable[[], None]:
         """Start to listen; the answer ends it."""
@@ -34,6 +37,17 @@ class JobSignals:
 
         return unsubscribe
 
+    def on_settled(self, callback: OnSettled) -> Callable[[], None]:
+        """Be told the ids of jobs that may have ended or gone back; the answer ends it."""
+        with self._lock:
+            self._settled += (callback,)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._settled = tuple(each for each in self._settled if each is not callback)
+
+        return unsubscribe
+
     def ready(self, jobs: Sequence[Job]) -> None:
         """These jobs may be claimed now."""
         for callback in self._ready:
@@ -42,4 +56,9 @@ class JobSignals:
     def fenced(self, job_id: str) -> None:
         """Whoever holds this job has lost it: drop the call."""
         for callback in self._fenced:
+            callback(job_id)
+
+    def settled(self, job_id: str) -> None:
+        """An attempt at this job has ended in this process, and what it came to is durable or never will be."""
+        for callback in self._settled:
             callback(job_id)

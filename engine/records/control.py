@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from engine.errors import MetasyncError
+from engine.jobs.job import Job, Lease
 from engine.llm import Completion
 from engine.records.streams import Stream
 from engine.records.values import Model, Worker
@@ -134,4 +135,39 @@ class ModelStates(Protocol):
 
     def of(self, models: Sequence[Model]) -> list[ModelState]:
         """In the same order; by a few queries, however many they are. Raises StorageUnavailable."""
+        ...
+
+
+class DirectRuns(Protocol):
+    """Runs jobs here at once that the caller has claimed for this replica. Synchronous, from any thread but loops'."""
+
+    @property
+    def most(self) -> int:
+        """How many jobs are to be run at a time at most."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs handed over whose attempt has not ended yet."""
+        ...
+
+    @property
+    def draining(self) -> bool:
+        """The process is about to end: what is handed over now is given back at once."""
+        ...
+
+    def has_money(self, client_id: str) -> bool:
+        """Whether the client's jobs are worth starting, by what is known of its budget."""
+        ...
+
+    def lease(self, now: datetime) -> Lease:
+        """What a job is to be claimed under for `run`."""
+        ...
+
+    def run(self, job: Job, asked_at: float) -> None:
+        """Works on a job as a worker would, and keeps its lease. Returns at once; JobSignals.settled tells the end.
+
+        It was claimed under `lease` at `asked_at`, an instant of the steady clock; a job that cannot be run here is
+        recovered when that lease runs out.
+        """
         ...

@@ -19,9 +19,10 @@ from llm_workers.catalogue import Catalogue
 from llm_workers.completion import CompletionHandler
 from llm_workers.lane_terms import LaneTerms
 from llm_workers.lanes import Lanes
-from llm_workers.pool import PoolTerms, WorkerPool
+from llm_workers.pool import WorkerPool
 from llm_workers.providers.registry import ProviderSet, Registry
 from llm_workers.rooms import ModelRooms
+from llm_workers.terms import PoolTerms
 from llm_workers.wallets import SpendingTerms, Wallets
 from tests.support.backends import Database
 from tests.support.factories import CLIENT, make_model, make_prompt

@@ -21,7 +21,8 @@ from engine.metadata import Metadata
 from engine.records.store import Storage
 from engine.records.values import Worker, WorkerConfig, WorkerScope, WorkerStatus
 from llm_workers.assembly import build_pool
-from llm_workers.pool import PoolTerms, WorkerPool
+from llm_workers.pool import WorkerPool
+from llm_workers.terms import PoolTerms
 from tests.support.waiting import eventually
 from utilities.clock import Clock, SystemClock
 from utilities.hop import ThreadHop
