@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     schema_reasks: int = Field(
         1, ge=0, le=5, description="How often an answer that misses its JSON schema is asked for again, at most."
     )
+    max_direct_calls: int = Field(
+        500, ge=1, le=10_000, description="Calls of POST /complete under way at a time, at most; more are 503."
+    )
     log_level: Level = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_format: LogFormat = Field("json", description="json (one object per line) or console (for people).")
     dev_folder: Path | None = Field(None, description="The folder of development mode; None in production.")

@@ -37,6 +37,7 @@ from engine.storage.factory import open_storage
 from llm_workers.assembly import build_pool
 from llm_workers.catalogue import FRESH_SECONDS, Catalogue
 from llm_workers.completion import CompletionHandler
+from llm_workers.direct import PoolRuns
 from llm_workers.lanes import Lanes
 from llm_workers.loops import new_event_loop
 from llm_workers.model_states import LaneStates
@@ -172,6 +173,7 @@ def install(settings: Settings) -> Installation:
         trials=trials,
         live=streaming,
         states=LaneStates(lanes, storage, clock=clock, replica=terms.incarnation),
+        runs=PoolRuns(pool, ModelRooms(lanes, wallets), settings.max_direct_calls),
         signals=base.signals,
         clock=clock,
         ids=base.ids,

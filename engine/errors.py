@@ -10,6 +10,7 @@ MetasyncError
 ├── Unauthenticated           no valid credentials
 ├── Forbidden                 valid credentials, not enough
 ├── BudgetExhausted           a client's budget or a worker's cost cap is used up: waits, charges nothing
+├── TooManyAtOnce             this process has as much to do as it may: try again soon
 ├── LeaseLost                 the lease or its fencing token is no longer current
 ├── Interrupted               a stream was ended before its answer had come
 │   ├── ClientDisconnected    whoever asked for it hung up
@@ -88,6 +89,16 @@ class Forbidden(MetasyncError):
 
 class BudgetExhausted(MetasyncError):
     code = "budget_exhausted"
+
+
+class TooManyAtOnce(MetasyncError):
+    """Nothing was done. `retry_after` in seconds is a hint for the caller."""
+
+    code = "too_many_at_once"
+
+    def __init__(self, what: str, retry_after: float = 1.0) -> None:
+        super().__init__(what)
+        self.retry_after = retry_after
 
 
 class LeaseLost(MetasyncError):

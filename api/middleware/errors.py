@@ -22,6 +22,7 @@ from engine.errors import (
     NotFound,
     Refused,
     StorageUnavailable,
+    TooManyAtOnce,
     Unauthenticated,
 )
 from engine.llm import ProviderError, ProviderTimeout, RateLimited
@@ -54,6 +55,7 @@ TABLE: dict[type[MetasyncError], Answer] = {
     LeaseLost: Answer(409),
     BudgetExhausted: Answer(429, headers={"x-should-retry": "false"}),
     Interrupted: Answer(503),
+    TooManyAtOnce: Answer(503),
     StorageUnavailable: Answer(503, "The database is not available at the moment, try again later"),
     RateLimited: Answer(429),
     ProviderTimeout: Answer(504),
@@ -87,7 +89,7 @@ async def _on_error(_request: Request, error: Exception) -> Json:
 
 def _wait(error: MetasyncError) -> float | None:
     """In how many seconds asking again is worth its while, where that is known."""
-    if isinstance(error, StorageUnavailable):
+    if isinstance(error, (StorageUnavailable, TooManyAtOnce)):
         return error.retry_after
     if isinstance(error, RateLimited) and error.retry_after is not None:
         return error.retry_after.total_seconds()

@@ -58,7 +58,7 @@ class StraightRoute(LongBodyRoute):
     """A LongBodyRoute that calls its endpoint directly where a request is short, valid and has nothing but its body.
 
     FastAPI's own way through dependencies takes several times as long as all the rest of such a request. The endpoint
-    takes `body`, `request` and `access`; whatever else it takes has a default, and its header is in `unusual`.
+    takes `body`, `request` and `access`; whatever else it takes has a default, and is in the query or in `unusual`.
     """
 
     unusual = frozenset({b"idempotency-key"})
@@ -82,7 +82,7 @@ def _plain_body(request: Request, raw: bytes, model: type[BaseModel], unusual: f
     headers = request.scope["headers"]
     types = [value for name, value in headers if name == b"content-type"]
     usual = types == [b"application/json"] and len(raw) <= _INLINE_BYTES and _SLOW_MARK not in raw
-    if not usual or any(name in unusual for name, _ in headers):
+    if not usual or request.scope["query_string"] or any(name in unusual for name, _ in headers):
         return None
     try:
         return model.model_validate(orjson.loads(raw))

@@ -48,6 +48,12 @@ class JobIntake:
 
     async def one(self, draft: JobDraft, maker: Maker, key: RequestKey | None, *, hop: Hop, insert: Insert) -> Accepted:
         """As `batch`, for a single job, on an event loop: stored by `insert`, everything else that blocks by `hop`."""
+        return self._told(await self.untold(draft, maker, key, hop=hop, insert=insert))
+
+    async def untold(
+        self, draft: JobDraft, maker: Maker, key: RequestKey | None, *, hop: Hop, insert: Insert
+    ) -> Accepted:
+        """As `one`, but nobody who works here is told yet: for a job that its caller wants to run."""
         if key is not None:
             return await hop(self._keyed, [draft], maker, key, _check_single)
         wanted = wanted_by_draft(draft)
@@ -57,7 +63,6 @@ class JobIntake:
         check_draft(draft, known, maker.owner)
         jobs = new_jobs([draft], [self._ids.new()], maker, self._clock.now())
         await insert(jobs)
-        self._signals.ready(jobs)
         return Accepted(jobs)
 
     def batch(self, drafts: Sequence[JobDraft], maker: Maker, key: RequestKey | None) -> Accepted:
@@ -66,10 +71,10 @@ class JobIntake:
         Raises Refused with the position of the first draft that cannot be accepted, KeyReused, StorageUnavailable.
         """
         if key is not None:
-            return self._keyed(drafts, maker, key, check_batch)
+            return self._told(self._keyed(drafts, maker, key, check_batch))
         self._check(drafts, maker, check_batch)
         now = self._clock.now()
-        return self._stored(drafts, self._ids.block(len(drafts)), maker, now, replayed=False)
+        return self._told(self._stored(drafts, self._ids.block(len(drafts)), maker, now, replayed=False))
 
     def _keyed(self, drafts: Sequence[JobDraft], maker: Maker, key: RequestKey, check: Check) -> Accepted:
         now = self._clock.now()
@@ -99,8 +104,11 @@ class JobIntake:
     ) -> Accepted:
         jobs = new_jobs(drafts, ids, maker, now)
         self._queue.insert(jobs)
-        self._signals.ready(jobs)
         return Accepted(jobs, replayed)
+
+    def _told(self, accepted: Accepted) -> Accepted:
+        self._signals.ready(accepted.jobs)
+        return accepted
 
 
 def _check_single(drafts: Sequence[JobDraft], known: Known, user: User) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from api.core.authentication import Authenticator
 from api.core.gate import Gate
 from api.services.clients import ClientService
+from api.services.direct import DirectService
 from api.services.explain import Explainer
 from api.services.health import HealthService
 from api.services.jobs import JobService
@@ -21,7 +22,7 @@ from api.services.workers import WorkerService
 from engine.budgets import Budgets
 from engine.jobs.signals import JobSignals
 from engine.llm import ProviderRegistry
-from engine.records.control import LiveStreams, ModelStates, ModelTrials, WorkerControl
+from engine.records.control import DirectRuns, LiveStreams, ModelStates, ModelTrials, WorkerControl
 from engine.records.store import Storage
 from utilities.clock import Clock
 from utilities.ids import ObjectIds
@@ -44,6 +45,7 @@ class Services:
     prompt_flows: PromptFlowService
     jobs: JobService
     intake: JobIntake
+    direct: DirectService
     explainer: Explainer
     workers: WorkerService
     usage: UsageService
@@ -62,6 +64,7 @@ def build_services(
     trials: ModelTrials,
     states: ModelStates,
     live: LiveStreams,
+    runs: DirectRuns,
     signals: JobSignals,
     clock: Clock,
     ids: ObjectIds,
@@ -73,6 +76,8 @@ def build_services(
     hasher = KeyHasher(pepper)
     authenticator = Authenticator(storage.clients, hasher, admin_key, gate, clock)
     catalogue = Catalogue(storage.models, storage.prompts, clock)
+    intake = JobIntake(queue=storage.jobs, catalogue=catalogue, signals=signals, clock=clock, ids=ids)
+    explainer = Explainer(storage, states, clock)
     models = ModelService(storage.models, registry, clock=clock, ids=ids, forget=catalogue.forget)
     return Services(
         gate=gate,
@@ -94,8 +99,9 @@ def build_services(
         prompts=PromptService(storage.prompts, storage.clients, clock=clock, ids=ids, forget=catalogue.forget),
         prompt_flows=PromptFlowService(storage.prompt_flows, clock=clock, ids=ids),
         jobs=JobService(storage.jobs, catalogue, signals, clock),
-        intake=JobIntake(queue=storage.jobs, catalogue=catalogue, signals=signals, clock=clock, ids=ids),
-        explainer=Explainer(storage, states, clock),
+        intake=intake,
+        direct=DirectService(runs, intake, explainer, gate, queue=storage.jobs, signals=signals, clock=clock),
+        explainer=explainer,
         usage=UsageService(storage.usage),
         streams=StreamService(storage.streams, live, catalogue, clock=clock, ids=ids),
         workers=WorkerService(storage.workers, storage.clients, control, Budgets(storage), clock=clock, ids=ids),

@@ -6,12 +6,15 @@ from pydantic import TypeAdapter
 
 from api.models.base import Answer
 from api.models.clients import ClientCreateResponse, ClientResponse, ClientRotateKeyResponse
+from api.models.direct import AcceptedJobResponse
+from api.models.job_answer import JobResponse
 from api.models.model_status import ModelStatusResponse
 from api.models.model_trial import ModelTestResponse
 from api.models.models import ModelCreateResponse, ModelResponse
 from api.models.prompt_flows import PromptFlowResponse
 from api.models.prompts import PromptResponse
 from tests.support.api import Api, Headers, model_body
+from tests.support.jobs_http import open_shop
 
 
 def assert_fits(body: dict[str, Any], model: type[Answer]) -> None:
@@ -55,3 +58,10 @@ def test_flow_answers_fit(api: Api, client: Headers) -> None:
     body = {"name": "f", "promptIds": ["a"]}
     assert_fits(api.http.post("/prompt-flows", json=body, headers=client).json(), PromptFlowResponse)
     assert_fits(api.http.get("/prompt-flows", headers=client).json()[0], PromptFlowResponse)
+
+
+def test_direct_answers_fit(api: Api) -> None:
+    """A direct call's job that has ended, and one that goes on, are answered exactly as documented."""
+    shop = open_shop(api)
+    assert_fits(shop.call("POST", "/complete", shop.body()).json(), JobResponse)
+    assert_fits(shop.call("POST", "/complete?timeout=0", shop.body()).json(), AcceptedJobResponse)

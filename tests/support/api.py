@@ -1,7 +1,7 @@
 """The whole HTTP application over a real storage, called in this process."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -25,6 +25,7 @@ from llm_workers.providers.scripted import ScriptedProvider
 from llm_workers.streaming import Streaming, StreamTerms
 from llm_workers.trials import Trials
 from llm_workers.wallets import Wallets
+from tests.support.runs import Runs, inline
 from utilities.clock import Clock, SystemClock
 from utilities.ids import ObjectIds
 from utilities.secrets import ProviderSecrets
@@ -36,6 +37,7 @@ DOCS_SECRET = "the-docs-secret-of-the-tests"
 ADMIN = {"admin_api_key": ADMIN_KEY}
 TRIAL_TIMEOUTS = Timeouts(connect=1.0, read=1.0, total=2.0)
 MOST_BODY_BYTES = 8 * 1024 * 1024
+MOST_DIRECT = 100
 
 Headers = dict[str, str]
 
@@ -58,7 +60,10 @@ class RecordingControl:
 
 @dataclass
 class Api:
-    """One replica's HTTP side. `signals` is what its workers would listen to, `lanes` what their calls would take."""
+    """One replica's HTTP side. `signals` is what its workers would listen to, `lanes` what their calls would take.
+
+    `runs` are jobs that callers wait for.
+    """
 
     http: TestClient
     app: FastAPI
@@ -68,6 +73,7 @@ class Api:
     signals: JobSignals
     clock: Clock
     lanes: Lanes
+    runs: Runs
     admin: Headers = field(default_factory=lambda: dict(ADMIN))
 
     def new_client(self, name: str = "a client") -> Headers:
@@ -110,10 +116,6 @@ def model_body(**fields: Any) -> dict[str, Any]:
     }
 
 
-async def _inline(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    return function(*args, **kwargs)
-
-
 class HastyRegistry(Registry):
     """The providers, of which `test` streams without its pauses."""
 
@@ -126,7 +128,7 @@ async def _none(_seconds: float) -> None:
 
 
 def _catalogue(storage: Storage, clock: Clock) -> Catalogue:
-    return Catalogue(models=storage.models, prompts=storage.prompts, hop=_inline, clock=clock, seconds=0.0)
+    return Catalogue(models=storage.models, prompts=storage.prompts, hop=inline, clock=clock, seconds=0.0)
 
 
 def _trials(storage: Storage, clock: Clock, secrets: ProviderSecrets) -> Trials:
@@ -136,7 +138,7 @@ def _trials(storage: Storage, clock: Clock, secrets: ProviderSecrets) -> Trials:
         secrets=secrets,
         clock=clock,
         ids=ObjectIds(),
-        hop=_inline,
+        hop=inline,
         timeouts=TRIAL_TIMEOUTS,
     )
 
@@ -149,9 +151,9 @@ def _streaming(storage: Storage, clock: Clock, lanes: Lanes, secrets: ProviderSe
         catalogue=_catalogue(storage, clock),
         secrets=secrets,
         clock=clock,
-        hop=_inline,
+        hop=inline,
         lanes=lanes,
-        wallets=Wallets(storage, clock=clock, hop=_inline, replica="here"),
+        wallets=Wallets(storage, clock=clock, hop=inline, replica="here"),
         timeouts=TRIAL_TIMEOUTS,
     )
 
@@ -164,16 +166,18 @@ def running_api(
     registry: ProviderRegistry | None = None,
     environment: Mapping[str, str] | None = None,
     most_body_bytes: int = MOST_BODY_BYTES,
+    most_direct: int = MOST_DIRECT,
 ) -> Iterator[Api]:
     """The application over `storage`, which stays the caller's; several of them are several replicas.
 
-    Models that are tried out find their keys in `environment`.
+    Models find their keys in `environment`.
     """
     control, signals, clock = RecordingControl(), JobSignals(), clock or SystemClock()
     secrets = ProviderSecrets(environment or {})
     trials = _trials(storage, clock, secrets)
-    lanes = Lanes(storage, clock=clock, hop=_inline, replica="here")
+    lanes = Lanes(storage, clock=clock, hop=inline, replica="here")
     streaming = _streaming(storage, clock, lanes, secrets)
+    runs = Runs(storage, signals=signals, clock=clock, lanes=lanes, environment=environment or {}, most=most_direct)
     services = build_services(
         storage=storage,
         registry=registry or Registry(),
@@ -181,6 +185,7 @@ def running_api(
         trials=trials,
         live=streaming,
         states=LaneStates(lanes, storage, clock=clock, replica="here"),
+        runs=runs.port,
         signals=signals,
         clock=clock,
         ids=ObjectIds(),
@@ -197,8 +202,9 @@ def running_api(
     )
     app = build_api(services, settings, None)
     with TestClient(app, raise_server_exceptions=False) as http:
-        yield Api(http, app, services, storage, control, signals, clock, lanes)
+        yield Api(http, app, services, storage, control, signals, clock, lanes, runs)
         assert http.portal is not None
         http.portal.call(streaming.aclose)
         http.portal.call(trials.aclose)
+    runs.close()
     services.close()
