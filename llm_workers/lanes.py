@@ -179,6 +179,7 @@ class Lanes:
         """A call has ended: its place is free, or its lane shut."""
         self._let_in(lane)
         if shut is not None:
+            self.on_room()  # its jobs may go elsewhere now
             await self._announced(lane, shut)
 
     def tick(self) -> float:

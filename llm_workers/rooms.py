@@ -12,6 +12,7 @@ from llm_workers.routing import is_passed_by
 from llm_workers.wallets import Wallets
 
 _SHORTEST_WAIT = 0.005
+_ARRIVAL_SECONDS = 0.05
 _MOST_STEPS = 100
 
 
@@ -37,20 +38,24 @@ class ModelRooms:
         now, models = self._lanes.now(), self._lanes.models()
         counts = Counter(job.model for job in jobs)
         for name, cap in caps.items():
-            for lane in self._lanes_of(self._reached(name, models, set())):
+            lanes = self._lanes_of(self._reached(name, models, set(), at=now))
+            for lane in lanes:
                 lane.capped = lane.capped or counts[name] >= cap
-            reached = self._lanes_of(self._reached(name, models, set(), now_only=True))
-            taking = [lane for lane in reached if lane.shut_now(now) is None]
+            taking = [lane for lane in lanes if lane.shut_now(now) is None]
             for lane in taking:
                 lane.promise(math.ceil(counts[name] / len(taking)), now)
 
     def look_again(self) -> float:
         now = self._lanes.now()
-        wait = min((lane.look_again(now) for lane in self._lanes.known() if lane.capped), default=math.inf)
-        if wait <= 0:
-            for lane in self._lanes.known():
-                lane.capped = lane.capped and lane.look_again(now) > 0
-        return max(wait, _SHORTEST_WAIT)
+        waits = [(lane, self._wait(lane, now)) for lane in self._lanes.known() if lane.capped]
+        for lane, wait in waits:
+            lane.capped = wait > 0
+        return max(min((wait for _, wait in waits), default=math.inf), _SHORTEST_WAIT)
+
+    def _wait(self, lane: Lane, now: float) -> float:
+        """A lane that expects as many jobs as it has room for is looked at again once some may have come."""
+        wait = lane.look_again(now)
+        return wait if wait > 0 or lane.room(now) >= 1 else _ARRIVAL_SECONDS
 
     def shut_clients(self) -> frozenset[str]:
         return self._wallets.shut_clients()
@@ -78,23 +83,24 @@ class ModelRooms:
         return any(model.sdk != ROUTER for model in self._reached(name, models, set()))
 
     def _reached(
-        self, name: str, models: Mapping[str, Model], seen: set[str], *, now_only: bool = False
+        self, name: str, models: Mapping[str, Model], seen: set[str], *, at: float | None = None
     ) -> Iterator[Model]:
-        """The models that jobs naming it may come to; `now_only`: that they come to as models do now."""
+        """The models that jobs naming it may come to; those that they come to as models do at that instant."""
         model = models.get(name)
         if model is None or name in seen:
             return
         seen.add(name)
         yield model
         targets = [target.model for target in model.targets]
-        for other in targets if now_only and not self._falls_back(model, models) else (*targets, *model.fallbacks):
-            yield from self._reached(other, models, seen, now_only=now_only)
+        everywhere = at is None or self._falls_back(model, models, at)
+        for other in (*targets, *model.fallbacks) if everywhere else targets:
+            yield from self._reached(other, models, seen, at=at)
 
-    def _falls_back(self, model: Model, models: Mapping[str, Model]) -> bool:
+    def _falls_back(self, model: Model, models: Mapping[str, Model], now: float) -> bool:
+        """Whether jobs that name it are claimed for its fallbacks (see _room)."""
         if model.sdk != ROUTER:
             return is_passed_by(self._lanes.standing(model), model.fallback_after)
-        targets = (models[target.model] for target in model.targets if target.model in models)
-        return not any(self._lanes.standing(target).open for target in targets)
+        return all(self._room(target.model, models, now, set()) < 1 for target in model.targets)
 
     def _lanes_of(self, models: Iterable[Model]) -> list[Lane]:
         found = (self._lanes.of(model) for model in models)

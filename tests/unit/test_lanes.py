@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from engine.llm import Completion, CompletionRequest, Endpoint, TransientProviderError, Usage
+from engine.llm import Completion, CompletionRequest, Endpoint, QuotaExhausted, TransientProviderError, Usage
 from engine.records.store import Storage
 from engine.records.values import Model
 from engine.storage.factory import open_storage
@@ -97,3 +97,18 @@ def test_a_breaker_is_logged_once_per_change(storage: Storage) -> None:
     with capture_logs() as logs:
         asyncio.run(run())
     assert [event["state"] for event in logs if event["event"] == "breaker_changed"] == ["open", "half-open", "closed"]
+
+
+def test_claims_go_on_when_a_model_is_shut(storage: Storage) -> None:
+    """Jobs that it had no room for may go to its fallbacks from then on, so claims do not wait for the next poll."""
+    model, claims = _stored(storage), list[None]()
+    lanes = Lanes(storage, clock=SystemClock(), hop=_here, replica="a")
+    lanes.on_room = lambda: claims.append(None)
+
+    async def run() -> None:
+        async with lanes.call(model, REQUEST):
+            raise QuotaExhausted("no money", status=429)
+
+    with suppress(QuotaExhausted):
+        asyncio.run(run())
+    assert claims == [None]

@@ -62,3 +62,14 @@ def test_a_router_that_leads_nowhere_is_claimed(lanes: Lanes) -> None:
     """Nothing holds its jobs back: once claimed they fail with the reason, rather than wait for ever."""
     assert "gone" not in _rooms(lanes).caps()
     assert _rooms(lanes).caps().keys() == {"m", "f", "r"}
+
+
+def test_claimed_jobs_are_waited_for(lanes: Lanes) -> None:
+    """While the jobs that fill a lane are on their way to it claims do not look for more two hundred times a second,
+    nor because a model that they do not come to has room."""
+    rooms = _rooms(lanes)
+    lanes.know({name: model for name, model in lanes.models().items() if name in "mf"})
+    before = rooms.caps()
+    rooms.claimed([make_job(model="m") for _ in range(before["m"])], before)
+    assert rooms.caps()["m"] == 0
+    assert rooms.look_again() >= 0.05
