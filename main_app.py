@@ -52,6 +52,7 @@ from utilities.clock import SharedClock
 from utilities.hop import ThreadHop
 from utilities.ids import ObjectIds
 from utilities.logging import configure_logging
+from utilities.open_files import allow_most
 from utilities.secrets import ProviderSecrets
 
 VERSION = "0.1.0"
@@ -320,6 +321,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the service until a signal ends it; answers the exit code."""
     for number in _ENDING:
         signal.signal(number, _leave)
+    allow_most()
     try:
         settings = load_settings(argv)
         configure_logging(settings.log_level, settings.log_format, secrets=settings.secret_values())

@@ -143,16 +143,24 @@ def _trials(storage: Storage, clock: Clock, secrets: ProviderSecrets) -> Trials:
     )
 
 
-def _streaming(storage: Storage, clock: Clock, lanes: Lanes, secrets: ProviderSecrets) -> Streaming:
+def new_streaming(
+    storage: Storage,
+    clock: Clock,
+    *,
+    lanes: Lanes | None = None,
+    secrets: ProviderSecrets | None = None,
+    registry: Registry | None = None,
+) -> Streaming:
+    """What the event loop that it is first used on streams by; to be closed there."""
     return Streaming(
         StreamTerms(replica="here"),
         store=storage.streams,
-        providers=ProviderSet(HastyRegistry()),
+        providers=ProviderSet(registry or HastyRegistry()),
         catalogue=_catalogue(storage, clock),
-        secrets=secrets,
+        secrets=secrets or ProviderSecrets({}),
         clock=clock,
         hop=inline,
-        lanes=lanes,
+        lanes=lanes or Lanes(storage, clock=clock, hop=inline, replica="here"),
         wallets=Wallets(storage, clock=clock, hop=inline, replica="here"),
         timeouts=TRIAL_TIMEOUTS,
     )
@@ -176,7 +184,7 @@ def running_api(
     secrets = ProviderSecrets(environment or {})
     trials = _trials(storage, clock, secrets)
     lanes = Lanes(storage, clock=clock, hop=inline, replica="here")
-    streaming = _streaming(storage, clock, lanes, secrets)
+    streaming = new_streaming(storage, clock, lanes=lanes, secrets=secrets)
     runs = Runs(storage, signals=signals, clock=clock, lanes=lanes, environment=environment or {}, most=most_direct)
     services = build_services(
         storage=storage,
