@@ -27,6 +27,7 @@ from utilities.backoff import full_jitter
 _LATENCIES_KEPT = 256
 _ACTIVE_SECONDS = 30.0
 _PROMISE_SECONDS = 1.0
+_MOMENT = 0.05
 _TEXT_LIMIT = 300
 _UNBOUNDED = 1000
 _GUESSED = 0.25
@@ -53,6 +54,7 @@ class Lane:
         self._levels = Levels()
         self._rng = rng
         self._shut: Shut | None = None
+        self._told_until = -math.inf
         self._limited_since: float | None = None
         self._strikes = 0
         self._struck_at = -math.inf
@@ -73,7 +75,7 @@ class Lane:
             return
         with self.lock:
             if _address(model) != _address(self.model):
-                self._shut, self._limited_since, self._strikes = None, None, 0
+                self._shut, self._told_until, self._limited_since, self._strikes = None, -math.inf, None, 0
                 self.breaker, self.concurrency = Breaker(self.terms.breaker), Concurrency()
                 self._levels = Levels()
             self.model = model
@@ -296,11 +298,13 @@ class Lane:
         return max(pause, base / 2).total_seconds()
 
     def _close(self, shut: Shut) -> bool:
-        known = self._shut
-        if known is not None and shut.until <= known.until + 0.05:
+        """Whether the others are to be told: not of every moment more that one of a burst of refusals asks for."""
+        if self._shut is not None and shut.until <= self._shut.until:
             return False
         self._shut = shut
-        return True
+        tell = shut.until > self._told_until + _MOMENT
+        self._told_until = shut.until if tell else self._told_until
+        return tell
 
     def _standing_shut(self, now: float) -> Shut | None:
         if self._shut is not None and now >= self._shut.until:

@@ -1,6 +1,7 @@
 """For how long a lane is shut after refusals."""
 
 import random
+from datetime import timedelta
 
 import pytest
 
@@ -53,3 +54,17 @@ def test_a_claim_of_nothing_is_no_use_of_a_lane() -> None:
     assert not lane.is_active(NOW)
     lane.promise(1, NOW)
     assert lane.is_active(NOW)
+
+
+def test_the_latest_announcement_counts_to_the_millisecond() -> None:
+    """Every later instant is kept to here, however little later; others are told where it is by more than a moment."""
+    lane = Lane(make_model(), LaneTerms(), random.Random(1))
+    told = []
+    for milliseconds in (1000, 1030, 1060, 1090, 1020):
+        lane.running = 1
+        error = RateLimited("429", retry_after=timedelta(milliseconds=milliseconds))
+        told.append(lane.failed(error, booked=Booked(1), started_at=NOW, now=NOW) is not None)
+
+    assert told == [True, False, True, False, False]
+    assert lane.free_places(NOW + 1.089) == 0
+    assert lane.free_places(NOW + 1.091) == 1
