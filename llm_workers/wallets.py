@@ -164,13 +164,16 @@ class Wallets:
         return busy or now - account.used_at < self._terms.idle
 
     def _read_anew(self) -> None:
+        accounts = dict(self._accounts)  # what is opened meanwhile was not asked for here
         ids: dict[PurseKind, list[str]] = {kind: [] for kind in PurseKind}
-        for kind, owner in list(self._accounts):
+        for kind, owner in accounts:
             ids[kind].append(owner)
         clients = self._storage.clients.get_many(ids[PurseKind.CLIENT]) if ids[PurseKind.CLIENT] else {}
         workers = self._storage.workers.get_many(ids[PurseKind.WORKER]) if ids[PurseKind.WORKER] else {}
-        for (kind, owner), account in list(self._accounts.items()):
-            self._adopt(account, self._purse(clients.get(owner) if kind is PurseKind.CLIENT else workers.get(owner)))
+        for (kind, owner), account in accounts.items():
+            purse = self._purse(clients.get(owner) if kind is PurseKind.CLIENT else workers.get(owner))
+            with self._lock:
+                self._adopt(account, purse)
 
     def _purse(self, owner: Client | Worker | None) -> Purse | None:
         if isinstance(owner, Client):

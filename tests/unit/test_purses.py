@@ -275,6 +275,36 @@ def test_an_attempt_that_has_begun_goes_on(storage: Storage) -> None:
     assert wallets.shut_clients() == {client.id}
 
 
+class Interrupted(Faulty):
+    """After a read of clients `then` happens."""
+
+    def then(self) -> object:
+        """Nothing."""
+
+    def run(self, name: str, operation: Any) -> Any:
+        answer = super().run(name, operation)
+        if name == "clients.get_many":
+            self.then()
+        return answer
+
+
+def test_a_client_that_comes_while_budgets_are_read(storage: Storage) -> None:
+    """Its first job's budget holds from the start, although the read that is under way does not have it."""
+    early, late = make_client(budget=MONTHLY), make_client(budget=MONTHLY)
+    for client in (early, late):
+        storage.clients.add(client)
+    slow = Interrupted(storage, Plan())
+    wallets = wallets_of(slow)
+
+    def limited(client: Client) -> bool:
+        return bool(asyncio.run(wallets.payers(owned(client), MONTHLY.limit.currency)))
+
+    assert limited(early)
+    slow.then = lambda: limited(late)  # type: ignore[method-assign]
+    wallets.tick()
+    assert limited(late)
+
+
 def test_a_new_period_opens_again(storage: Storage) -> None:
     """When the day is over, claims go on with the next look, and the next call is paid from the new day's budget."""
     client = make_client(budget=replace(MONTHLY, period=BudgetPeriod.DAY))
