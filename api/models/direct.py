@@ -25,7 +25,7 @@ class CompleteRequest(JobCreateRequest):
 
 
 class WaitingFor(Answer):
-    """`reason` and `text` as in GET /jobs/{job_id}/explain."""
+    """`reason` and `text` as in GET /jobs/{job_id}/explain; database_away where that cannot be told now."""
 
     reason: str
     text: str

@@ -12,7 +12,7 @@ from api.services.idempotency import RequestKey
 from api.services.job_drafts import JobDraft, Maker
 from api.services.job_watch import JobWatch, Watched
 from api.services.jobs_intake import JobIntake
-from engine.errors import NotFound, TooManyAtOnce
+from engine.errors import NotFound, StorageUnavailable, TooManyAtOnce
 from engine.jobs.changes import after_event
 from engine.jobs.job import Job
 from engine.jobs.queue import JobQueue
@@ -23,6 +23,8 @@ from utilities.clock import Clock
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 1.0
+_OUTAGE_PAUSE_SECONDS = 0.5
+_NOBODY_KNOWS = "It is stored, and what it waits for cannot be told: the database is not available at the moment."
 _DRAIN_SECONDS = 3.0
 """Of a process that ends: less than its HTTP server gives the requests under way."""
 
@@ -108,7 +110,13 @@ class DirectService:
             return Answered(job=job, waits=None, replayed=replayed)
         if job.status is JobState.PENDING:
             self._signals.ready([job])
-        return Answered(job=job, waits=await self._gate(self._explainer.explain, job), replayed=replayed)
+        return Answered(job=job, waits=await self._explained(job), replayed=replayed)
+
+    async def _explained(self, job: Job) -> Explanation:
+        try:
+            return await self._gate(self._explainer.explain, job)
+        except StorageUnavailable:
+            return Explanation(job=job, reason="database_away", text=_NOBODY_KNOWS)
 
     async def _ended(self, job: Job, watched: Watched, give_up: float) -> Job:
         """The job when it has ended, or when nobody is going to wait for it any longer."""
@@ -120,15 +128,26 @@ class DirectService:
             left = give_up - self._clock.monotonic()
             if left <= 0 or watched.left or self._is_late(job, now, left):
                 break
-            if self._may_start(job, now):
-                started = await self._gate(self._started, job)
-                job = started or await self._now(job.id)
-                continue
-            told = await watched.within(min(left, pause, _until_due(job, now) or pause))
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
-            if told or not self._is_ours(job, now):
-                job = await self._now(job.id)
+            if not self._may_start(job, now):
+                told = await watched.within(min(left, pause, _until_due(job, now) or pause))
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+                if not told and self._is_ours(job, now):
+                    continue
+            job = await self._moved(job, watched)
         return job
+
+    async def _moved(self, job: Job, watched: Watched) -> Job:
+        """The job claimed and running here where it may be, else as it is now.
+
+        An outage is waited out: without its answer the caller would not know where the job is that he has paid for.
+        """
+        try:
+            started = await self._gate(self._started, job) if self._may_start(job, self._clock.now()) else None
+            return started or await self._now(job.id)
+        except StorageUnavailable:
+            await asyncio.sleep(_OUTAGE_PAUSE_SECONDS)
+            watched.tell()
+            return job
 
     def _is_late(self, job: Job, now: datetime, left: float) -> bool:
         """Whether the job waits for longer than its caller will, or here for nobody."""

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from engine.errors import StorageUnavailable
 from engine.jobs.outcome import Completed, Settlement
 from engine.jobs.queue import JobQuery
 from tests.support.api import Api, running_api
@@ -287,3 +288,26 @@ def test_a_cancelled_one(local: Shop, fake: FakeProvider) -> None:
         assert local.call("PATCH", f"/jobs/{job['jobId']}", {"status": "CANCELED"}).status_code == 200
         answer = waiting.result(AT_ONCE)
     assert (answer.status_code, answer.json()["status"]) == (200, "CANCELED")
+
+
+def test_an_outage_is_waited_out(shop: Shop, fake: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the database cannot be read the callers of jobs that are stored wait on, and have their results when it is
+    back; one whose time is up is told where its job is, though not what it waits for."""
+
+    def away(*_: object) -> None:
+        raise StorageUnavailable("away")
+
+    fake.hold()
+    with ThreadPoolExecutor(2) as threads:
+        hasty = threads.submit(complete, shop, timeout=1)
+        patient = threads.submit(complete, shop)
+        fake.seen.wait_until(lambda seen: seen.in_flight == 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(shop.api.storage.jobs, "get", away)
+            patch.setattr(shop.api.storage.prompts, "get_many", away)
+            fake.release()
+            told = hasty.result(AT_ONCE)
+            assert not patient.done()
+        assert patient.result(AT_ONCE).json()["status"] == "PROCESSED"
+    assert (told.status_code, told.json()["waitsFor"]["reason"]) == (202, "database_away")
+    assert shop.call("GET", told.headers["Location"]).json()["status"] == "PROCESSED"
