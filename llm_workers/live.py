@@ -36,6 +36,8 @@ class Live:
 
     def hang_up(self) -> None:
         self.interrupt(ClientDisconnected("whoever asked for it hung up"))
+        if not self._asking:
+            self._drop()
 
     def interrupt(self, why: Interrupted) -> None:
         """Ends what is asked for that reason; its record is then written. Later than that it has no effect."""
@@ -58,8 +60,11 @@ class Live:
             self.error = PermanentProviderError(f"the provider failed with {type(error).__name__}")
 
     async def close(self) -> None:
-        """Lets the reader come to the end; where nobody reads, what was not read goes."""
+        """Lets the reader come to the end; where the stream was interrupted, what was not read goes."""
         if isinstance(self.error, Interrupted):
-            while self._queue.full():
-                self._queue.get_nowait()
+            self._drop()
         await self._queue.put(None)
+
+    def _drop(self) -> None:
+        while not self._queue.empty():
+            self._queue.get_nowait()

@@ -255,7 +255,7 @@ class Streaming:
     def _ended(self, live: Live) -> Stream:
         """The record of a stream that has been asked to its end."""
         now, error = self._clock.now(), live.error
-        text = "".join(live.said)
+        text = "".join(live.said).encode("utf-8", "replace").decode()
         return replace(
             live.stream,
             status=StreamStatus.COMPLETED if error is None else StreamStatus.ERROR,
@@ -293,8 +293,8 @@ class Streaming:
             await self._pause(self._terms.lease.total_seconds() / 3)
             try:
                 await self._hop(self._store.renew, self._terms.replica, self._clock.now() + self._terms.lease)
-            except StorageError as error:
-                log.warning("stream_leases_not_renewed", reason=str(error))
+            except Exception as error:  # noqa: BLE001 - one beat that is left out must not end the others
+                log.warning("stream_leases_not_renewed", error_type=type(error).__name__)
         self._beating = None
 
 

@@ -164,6 +164,24 @@ def test_nobody_reads(storage: Storage) -> None:
     assert stream.totals.output_tokens > 0
 
 
+def test_nobody_reads_the_end(storage: Storage) -> None:
+    """Hanging up after the provider has said all, before it is read, changes nothing of the record and leaves no task
+    behind."""
+
+    async def play(live: Live, provider: Talking) -> None:
+        provider.gate.set()
+        for _ in range(PIECES - FEW // 2):
+            await live.next()
+        for _ in range(PIECES):
+            await asyncio.sleep(0)
+        assert stored(storage).status is StreamStatus.COMPLETED
+        live.hang_up()
+
+    played(storage, play)
+
+    assert (stored(storage).status, stored(storage).failure) == (StreamStatus.COMPLETED, None)
+
+
 def test_closing_ends_what_is_left(storage: Storage) -> None:
     """What streams when the service is closed ends with that reason, and its reader is told."""
 

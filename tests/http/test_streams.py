@@ -204,6 +204,19 @@ def test_a_failure_in_the_middle(api: Api, client: Headers, fake: FakeProvider, 
     assert shown["processingMetrics"]["totalCost"] > 0
 
 
+def test_signs_of_life(local_api: Api, fake: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing comes, an event stream shows that it lives; what goes wrong later is an event, not a status."""
+    monkeypatch.setattr("api.core.streamed.QUIET_SECONDS", 0.1)
+    with running_api(local_api.storage, environment={KEY: "sk-of-no-worth"}) as api:
+        client = api.new_client()
+        fake_model(api, fake)
+        answer = api.http.post("/stream", json=body(model="fake", userPrompt="[[hang]]"), headers={**client, **EVENTS})
+    *pings, error = [line for line in answer.text.split("\n\n") if line]
+    assert answer.status_code == 200
+    assert set(pings) == {": ping"}
+    assert json.loads(error.removeprefix("data: "))["code"] == "provider_timeout"
+
+
 def test_failover_before_the_first_piece_only(api: Api, client: Headers, fake: FakeProvider) -> None:
     """A model that refuses its key is answered for by its fallback, and both calls are on the record; one that breaks
     off in its answer is not."""
