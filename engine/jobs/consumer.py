@@ -10,7 +10,7 @@ from itertools import islice
 
 import structlog
 
-from engine.errors import BudgetExhausted, LeaseLost, MetasyncError, StorageError
+from engine.errors import LeaseLost, MetasyncError, StorageError
 from engine.jobs.claimer import Claimer, Wish
 from engine.jobs.handler import JobHandler
 from engine.jobs.held import Heartbeat, Held, LeaseTerms
@@ -18,10 +18,10 @@ from engine.jobs.job import Job
 from engine.jobs.matching import mismatches
 from engine.jobs.outcome import Completed, DeadLettered, Outcome, Released, Retried, Settlement
 from engine.jobs.queue import ClaimFilter, Hold, JobQueue
-from engine.jobs.retry import RetryPolicy, failure_of
+from engine.jobs.retry import HELD_BACK, RetryPolicy, failure_of
 from engine.jobs.rooms import Rooms, Unrestricted
 from engine.jobs.settler import Settler
-from engine.llm import ModelPaused, ProviderTimeout
+from engine.llm import ProviderTimeout
 from utilities.backoff import full_jitter
 from utilities.clock import Clock
 from utilities.hop import Hop
@@ -32,7 +32,6 @@ _RAMP_SECONDS = 0.002
 _STARTS_A_STEP = 4
 _WITHOUT_RAMP = 16
 _LOOKED_AT = 200
-_WAITING = (ModelPaused.__name__, BudgetExhausted.__name__)
 _OUTAGE_BASE = timedelta(milliseconds=500)
 _OUTAGE_CAP = timedelta(seconds=5)
 
@@ -330,7 +329,7 @@ def _report(held: Held, outcome: Outcome) -> None:
 
 def _waits(outcome: Outcome) -> bool:
     """Whether no call was made, because a limit, a pause or a budget was in the way: nothing has failed."""
-    return isinstance(outcome, Retried) and outcome.failure.error_type in _WAITING
+    return isinstance(outcome, Retried) and outcome.failure.error_type in HELD_BACK
 
 
 def _why(outcome: Outcome) -> dict[str, object]:

@@ -11,6 +11,8 @@ from engine.llm import ModelPaused, ProviderError, QuotaExhausted, RateLimited, 
 from utilities.backoff import full_jitter
 
 _RAW_LIMIT = 100_000
+HELD_BACK = (ModelPaused.__name__, BudgetExhausted.__name__)
+"""Types of errors with which no call was made: nothing has failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ class RetryPolicy:
 
     def _wait(self, job: Job, error: MetasyncError, now: datetime, rng: random.Random) -> Outcome:
         failure = failure_of(error, job.attempts, now)
-        if job.waits >= self.max_waits and not isinstance(error, ModelPaused):
+        if not isinstance(error, ModelPaused) and job.waits - _held_back(job) >= self.max_waits:
             return DeadLettered(failure)
         quota = isinstance(error, QuotaExhausted)
         base, cap = (self.quota_base, self.quota_cap) if quota else (self.base, self.cap)
@@ -61,6 +63,11 @@ class RetryPolicy:
         if announced is not None:
             wait = announced + min(wait, self.base)
         return Retried(failure, now + wait, charged=False)
+
+
+def _held_back(job: Job) -> int:
+    """How many of its waits were for a model or for money, without a call: they bring it no nearer to its end."""
+    return sum(attempt.error_type in HELD_BACK for attempt in job.ledger)
 
 
 def is_transient(error: Exception) -> bool:

@@ -18,7 +18,7 @@ from engine.llm import (
     TransientProviderError,
     UnusableAnswer,
 )
-from tests.support.factories import NOW, make_job
+from tests.support.factories import NOW, make_attempt, make_job
 
 POLICY = RetryPolicy()
 SECOND = timedelta(seconds=1)
@@ -89,6 +89,16 @@ def test_an_announced_wait_is_kept() -> None:
         outcome = POLICY.decide(make_job(), error, NOW, chance())
         assert isinstance(outcome, Retried)
         assert announced <= outcome.due_at - NOW <= announced + SECOND
+
+
+@pytest.mark.parametrize(("met", "kept"), [("ModelPaused", True), ("BudgetExhausted", True), ("RateLimited", False)])
+def test_being_held_back_brings_no_end_nearer(met: str, kept: bool) -> None:
+    """A job for which its model or its money had no room for long, and no call was made, outlives its first refusal."""
+    ledger = tuple(
+        make_attempt(token, outcome="retried", error_type=met, calls=()) for token in range(1, POLICY.max_waits + 1)
+    )
+    outcome = POLICY.decide(make_job(waits=len(ledger), ledger=ledger), RateLimited("429"), NOW, chance())
+    assert isinstance(outcome, Retried if kept else DeadLettered)
 
 
 def test_who_waits_for_the_same_limit_does_not_come_back_as_one() -> None:
