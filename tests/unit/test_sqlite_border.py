@@ -142,8 +142,8 @@ def test_a_writer_that_does_not_answer_is_an_outage(storage: SqliteStorage, monk
         assert started.wait(10)
         with pytest.raises(StorageUnavailable, match="does not answer"):
             storage.jobs.insert([make_job()])
-        gate.set()
         assert isinstance(hanging.exception(10), StorageUnavailable)
+        gate.set()
     monkeypatch.undo()
     storage.jobs.insert([make_job()])
     assert storage.jobs.count(JobQuery()) == 1
