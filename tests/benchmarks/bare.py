@@ -1,8 +1,8 @@
 """A loop that calls the provider and keeps nothing, as a process of its own: what Metasync is compared with.
 
-A vendor's name means its own client as it comes; `transport` is the transport and the call that the service itself
-makes, on the event loop and with the collector set as in the service. Prints {"seconds": …, "cpu_ms": …}, the latter
-per call.
+A vendor's name means its own client as it comes. With `--ours` it is the provider and the transport that the service
+calls it with, on the event loop and with the collector set as in the service. Prints {"seconds": …, "cpu_ms": …}, the
+latter per call.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from functools import partial
 from engine.llm import CompletionRequest, Endpoint
 from llm_workers.loops import new_event_loop
 from tests.benchmarks.bare_sdks import KEY, MOST_TOKENS, SDKS, SYSTEM, USER, Call
+from tests.support.vendors import VENDORS
 
 
 async def _measured(call: Call, calls: int, in_flight: int) -> dict[str, float]:
@@ -36,13 +37,14 @@ async def with_sdk(name: str, url: str, calls: int, in_flight: int) -> dict[str,
         return await _measured(call, calls, in_flight)
 
 
-async def with_transport(url: str, calls: int, in_flight: int) -> dict[str, float]:
-    from llm_workers.providers.openai import OpenAiProvider
+async def with_ours(name: str, url: str, calls: int, in_flight: int) -> dict[str, float]:
+    from llm_workers.providers.registry import Registry
     from llm_workers.transport import Transport
 
-    endpoint = Endpoint(sdk="OpenAI", base_url=url, deployment="fake", key=KEY)
+    version = next(vendor.version for vendor in VENDORS if vendor.sdk == name)
+    endpoint = Endpoint(sdk=name, base_url=url, deployment="fake", api_version=version, key=KEY)
     request = CompletionRequest(endpoint=endpoint, system=SYSTEM, user=USER, temperature=0.0, max_tokens=MOST_TOKENS)
-    provider = OpenAiProvider(Transport())
+    provider = Registry().create(name, Transport())
 
     async def call(number: int) -> object:
         return await provider.complete(replace(request, attempt_id=f"attempt-{number}"))
@@ -59,14 +61,14 @@ async def with_transport(url: str, calls: int, in_flight: int) -> dict[str, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bare")
-    parser.add_argument("client", choices=("transport", *SDKS))
+    parser.add_argument("client", choices=SDKS)
+    parser.add_argument("--ours", action="store_true")
     parser.add_argument("--url", required=True)
     parser.add_argument("--calls", type=int, required=True)
     parser.add_argument("--in-flight", type=int, required=True)
     given = parser.parse_args()
-    ours = given.client == "transport"
-    run = with_transport if ours else partial(with_sdk, given.client)
-    with asyncio.Runner(loop_factory=new_event_loop if ours else None) as runner:
+    run = partial(with_ours if given.ours else with_sdk, given.client)
+    with asyncio.Runner(loop_factory=new_event_loop if given.ours else None) as runner:
         print(json.dumps(runner.run(run(given.url, given.calls, given.in_flight))), flush=True)
 
 

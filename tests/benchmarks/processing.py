@@ -74,7 +74,7 @@ def cpu(stage: Stage) -> Iterator[Row]:
 
     def bare(client: str) -> Run:
         provider.reset(latency)
-        return Run(**provider.bare(client, jobs, in_flight))
+        return Run(**provider.bare("OpenAI", jobs, in_flight, ours=client == "transport"))
 
     with ExitStack() as stack:
         made = lines(stage, stack, in_flight)
@@ -133,7 +133,7 @@ def instant(stage: Stage) -> Iterator[Row]:
 
     def bare(client: str) -> float:
         provider.reset(0.0)
-        return jobs / provider.bare(client, jobs, in_flight)["seconds"]
+        return jobs / provider.bare("OpenAI", jobs, in_flight, ours=client == "transport")["seconds"]
 
     with ExitStack() as stack:
         made = lines(stage, stack, in_flight)

@@ -56,10 +56,12 @@ class Provider:
         """Until `calls` have come since the last reset."""
         wait_until(lambda: self.count()["total"] >= calls, within=within, what=f"{calls} calls of the provider")
 
-    def bare(self, client: str, calls: int, in_flight: int, path: str = "/v1") -> dict[str, float]:
+    def bare(
+        self, client: str, calls: int, in_flight: int, *, path: str = "/v1", ours: bool = False
+    ) -> dict[str, float]:
         """A loop that keeps nothing, see tests.benchmarks.bare."""
         command = [sys.executable, "-m", "tests.benchmarks.bare", client, "--url", f"{self.url}{path}"]
-        command += ["--calls", str(calls), "--in-flight", str(in_flight)]
+        command += ["--calls", str(calls), "--in-flight", str(in_flight), *(["--ours"] if ours else [])]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=_BARE_SECONDS)
         measured: dict[str, float] = json.loads(done.stdout)
         return measured

@@ -142,8 +142,9 @@ def test_limits_are_scaled_with_their_window() -> None:
 
 def test_a_provider_is_compared_with_its_vendors_client() -> None:
     """A job's CPU is taken over a bare call's, round by round."""
-    row = row_of("Mistral", [1.0, 2.0, 3.0], [4.0, 8.0, 6.0])
+    row = row_of("Mistral", [1.0, 2.0, 3.0], [0.4, 0.8, 0.6], [4.0, 8.0, 6.0])
     assert (row.measured, row.met) == (0.25, True)
+    assert "0.100 times" in row.note
 
 
 def test_a_meter_counts_calls_and_tokens_in_every_window() -> None:
