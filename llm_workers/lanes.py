@@ -268,7 +268,7 @@ class Lanes:
             start, booked = await self._instant(lane, estimate)
             await asyncio.sleep(max(0.0, start - self.now()))
             self._demand_open(lane)
-            in_time = self.now() <= start + self._terms.window.slack * 2 / 3
+            in_time = self.now() <= start + self._terms.window.slack / 2
         finally:
             if not in_time:
                 lane.dropped()
