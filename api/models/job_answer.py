@@ -131,13 +131,17 @@ def attempt_to_wire(attempt: Attempt) -> Wire:
 
 
 def call_to_wire(call: Call, attempt: Attempt) -> Wire:
-    """`attempt` is the token of the attempt that made the call; unknown counts and costs are null."""
+    """`attempt` is the token of the attempt that made the call."""
+    return {**step_to_wire(call), "attempt": attempt.token}
+
+
+def step_to_wire(call: Call) -> Wire:
+    """Unknown counts and costs are null; those of an answer that was cut off are a guess."""
     total = None
     if call.input_cost is not None and call.output_cost is not None:
         total = float(call.input_cost) + float(call.output_cost)
     return {
         "step": call.step,
-        "attempt": attempt.token,
         "model": call.model,
         "startedAt": call.started_at,
         "duration": call.duration,

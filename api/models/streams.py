@@ -7,10 +7,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from api.models.base import Answer, Body, JsonObjectIn, Plain, Resource, Short, resource_to_wire
-from api.models.job_answer import failure_to_wire
+from api.models.job_answer import failure_to_wire, step_to_wire
 from api.services.stream_sums import group_metrics, metrics_of, summary_metrics
 from api.services.streams import Analytics, StreamGroup
-from engine.jobs.job import Call
 from engine.llm import JsonObject
 from engine.records.streams import Stream, StreamStatus, StreamSums
 
@@ -123,29 +122,8 @@ def stream_item_to_wire(stream: Stream) -> Wire:
         "answeredBy": stream.answered_by,
         "errorData": failure_to_wire(stream.failure),
         "completedAt": stream.completed_at,
-        "steps": [_step_to_wire(call) for call in stream.calls],
+        "steps": [step_to_wire(call) for call in stream.calls],
         **common,
-    }
-
-
-def _step_to_wire(call: Call) -> Wire:
-    """Unknown counts and costs are null; those of an answer that was cut off are a guess."""
-    costs = [None if cost is None else float(cost) for cost in (call.input_cost, call.output_cost)]
-    return {
-        "step": call.step,
-        "model": call.model,
-        "startedAt": call.started_at,
-        "duration": call.duration,
-        "outcome": call.outcome,
-        "inputTokens": call.input_tokens,
-        "outputTokens": call.output_tokens,
-        "cachedInputTokens": call.cached_input_tokens,
-        "reasoningTokens": call.reasoning_tokens,
-        "inputCost": costs[0],
-        "outputCost": costs[1],
-        "currency": call.currency,
-        "errorType": call.error_type,
-        "requestId": call.request_id,
     }
 
 
