@@ -21,7 +21,7 @@ from tests.support.service import one_of_each
 from tests.support.waiting import eventually
 
 SECONDS = 3.0
-TERMS = LaneTerms(window=Window(SECONDS, slack=0.6))
+TERMS = LaneTerms(window=Window(SECONDS, slack=1.2))
 LIMIT = 120
 
 pytestmark = pytest.mark.parametrize("backend", one_of_each(), indirect=True)
