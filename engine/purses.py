@@ -12,7 +12,7 @@ A worker has no usage of its own: what has moved is what it has spent, and a par
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -49,7 +49,10 @@ def days_of(period: BudgetPeriod, now: datetime) -> Days:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purse:
-    """What one owner may spend in one period. `key` names its document; `text` says whose and how much it is."""
+    """What one owner may spend in one period. `key` names its document; `text` says whose and how much it is.
+
+    `version` rises with every change of the owner: replicas that still go by an older limit are told from the others.
+    """
 
     kind: PurseKind
     owner_id: str
@@ -57,6 +60,7 @@ class Purse:
     limit: Money
     text: str
     days: Days | None = None
+    version: int = field(default=0, compare=False)
 
     @property
     def units(self) -> int:
@@ -90,6 +94,7 @@ def purse_of_client(client: Client, now: datetime) -> Purse | None:
         limit=budget.limit,
         text=f"the budget of client {client.id}, {_said(budget.limit)} {_PER[budget.period]},",
         days=days,
+        version=client.revision,
     )
 
 
@@ -174,11 +179,12 @@ def granted(document: JsonObject, ask: Ask, purse: Purse, seen: Seen, now: float
     left = purse.units - spent - sum(int(held) for held, _ in others.values()) - ask.keep
     extra = _extra(left, ask, len(others))
     held = ask.keep + extra
-    reached = spent >= purse.units
-    news = _news(was=bool(document.get("reached")), reached=reached)
+    # Not `spent`, in which what is on its way into the usage may count twice for a moment.
+    reached = (moved if purse.kind is PurseKind.WORKER else seen.units) >= purse.units
+    told, news = _told(document, purse.version, reached=reached)
     if held:
         others[ask.replica] = (str(held), ask.until)
-    changed = {"moved": str(moved), "holders": others, "reached": reached}
+    changed = {"moved": str(moved), "holders": others, **told}
     return changed, Grant(held=held, left=left - extra, reached=reached, news=news)
 
 
@@ -196,20 +202,27 @@ def _extra(left: int, ask: Ask, others: int) -> int:
     return min(ask.wanted, max(left // (others + 2), min(left, ask.least)))
 
 
-def _news(*, was: bool, reached: bool) -> News | None:
-    if was == reached:
-        return None
-    return News.REACHED if reached else News.RESUMED
+def _told(document: JsonObject, version: int, *, reached: bool) -> tuple[JsonObject, News | None]:
+    """What the document says of the limit, and whether that is news.
+
+    A limit of before is no matter any more, and one that was reached stays so: who finds less has read the usage
+    before.
+    """
+    known, was = document.get("version", 0), bool(document.get("reached"))
+    if version < known or (version == known and was):
+        return {"version": known, "reached": was}, None
+    news = None if was == reached else News.REACHED if reached else News.RESUMED
+    return {"version": version, "reached": reached}, news
 
 
-def abandoned(document: JsonObject, ask: Ask) -> tuple[JsonObject, News | None]:
-    """The document of a purse that is no longer of use, because of another limit or a new period."""
+def abandoned(document: JsonObject, ask: Ask, version: int) -> tuple[JsonObject, News | None]:
+    """The document of a purse of that version, which is no longer of use: there is another limit, or a new period."""
     holders = {name: entry for name, entry in document.get("holders", {}).items() if name != ask.replica}
     if ask.keep:
         holders[ask.replica] = (str(ask.keep), ask.until)
     moved = moved_of(document) + ask.settled
-    changed = {"moved": str(moved), "holders": holders, "reached": False}
-    return changed, _news(was=bool(document.get("reached")), reached=False)
+    told, news = _told(document, version + 1, reached=False)
+    return {"moved": str(moved), "holders": holders, **told}, news
 
 
 def reserved_in(document: Mapping[str, Any], now: float) -> int:

@@ -48,7 +48,7 @@ class CommonPurses:
             purse, now = wallet.purse, self._clock.now()
             until, started_at = now.timestamp() + self._hold, self._clock.monotonic()
             ask = wallet.ask(self._replica, until, started_at, give_back=True)
-            news = self._storage.shared.change(purse.key, lambda document: abandoned(document, ask), now)
+            news = self._storage.shared.change(purse.key, lambda document: abandoned(document, ask, purse.version), now)
             grant = Grant(held=ask.keep, left=0, reached=False)
             wallet.learn(ask, grant, valid_until=float("-inf"))
         _tell(purse, news)

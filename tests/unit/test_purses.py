@@ -22,6 +22,7 @@ from engine.purses import (
     News,
     Purse,
     Seen,
+    abandoned,
     days_of,
     granted,
     moved_of,
@@ -112,15 +113,39 @@ def test_what_moves_while_the_usage_is_read_counts() -> None:
 
 
 def test_a_limit_is_told_once() -> None:
-    """Reaching it is news for the one change that finds it, and so is having more again."""
+    """Reaching it is news for the one change that finds it, and so is having more again; a replica that has read the
+    usage before is none."""
     document, first = granted({}, ask(), purse(), Seen(LIMIT), 0.0)
     document, again = granted(document, ask("b"), purse(), Seen(LIMIT), 0.0)
-    document, more = granted(document, ask("b"), purse(LIMIT + 1), Seen(LIMIT), 0.0)
-    assert [(each.reached, each.news) for each in (first, again, more)] == [
+    document, late = granted(document, ask("b"), purse(), Seen(LIMIT - 1), 0.0)
+    document, more = granted(document, ask("b"), purse(LIMIT + 1, version=1), Seen(LIMIT), 0.0)
+    assert [(each.reached, each.news) for each in (first, again, late, more)] == [
         (True, News.REACHED),
         (True, None),
+        (False, None),
         (False, News.RESUMED),
     ]
+
+
+def test_a_replica_that_is_late_tells_nothing() -> None:
+    """One that still goes by the limit of before, asking or giving it up, neither tells the log nor takes back what
+    stands about the new one."""
+    old, new = purse(), replace(purse(LIMIT * 2), version=1)
+    document, first = granted({}, ask(), old, Seen(LIMIT), 0.0)
+    document, given_up = abandoned(document, ask(), old.version)
+    document, late = granted(document, ask("b"), old, Seen(LIMIT), 0.0)
+    document, _ = granted(document, ask(), new, Seen(LIMIT), 0.0)
+    document, again = granted(document, ask(), new, Seen(LIMIT * 2), 0.0)
+    document, later = abandoned(document, ask("b"), old.version)
+
+    assert [first.news, given_up, late.news, again.news, later] == [
+        News.REACHED,
+        News.RESUMED,
+        None,
+        News.REACHED,
+        None,
+    ]
+    assert document["reached"]
 
 
 def test_a_lapsed_part_of_a_worker_is_spent() -> None:
