@@ -62,6 +62,10 @@ class CompletionRequest:
     """One call. `temperature` and `max_tokens` are within the model's limits; None leaves them to the vendor.
 
     `turns` follow `user`, in the order in which they were said; the last one is the user's.
+
+    `chat` is the body of a request to OpenAI's chat completions, as a client sent it. Where it is set, it says what is
+    asked, and of the other fields only `endpoint`, `max_tokens` (the model's limit, None where there is none),
+    `attempt_id` and `timeouts` count; a provider translates it, and answers with a Completion that has a `body`.
     """
 
     endpoint: Endpoint
@@ -71,6 +75,7 @@ class CompletionRequest:
     max_tokens: int | None = None
     response_format: ResponseFormat = "json"
     turns: tuple[Turn, ...] = ()
+    chat: JsonObject | None = None
     attempt_id: str = ""
     timeouts: Timeouts = Timeouts()
 
@@ -104,7 +109,8 @@ class Level:
 class Completion:
     """`finish_reason` is the vendor's word; `request_id` is what the vendor's support asks for.
 
-    `levels` is what the answer's headers said of the vendor's limits.
+    `levels` is what the answer's headers said of the vendor's limits. `body` is set where a `chat` was asked: the
+    answer as OpenAI's chat completions give it, by whichever vendor.
     """
 
     text: str
@@ -112,6 +118,7 @@ class Completion:
     finish_reason: str | None = None
     request_id: str | None = None
     levels: tuple[Level, ...] = ()
+    body: JsonObject | None = None
 
 
 class Provider(Protocol):

@@ -104,7 +104,7 @@ class CompletionHandler:
         step = Step(
             name="work",
             model=await self._catalogue.model(job.model),
-            system=system_text(await self._catalogue.prompts(job.working_prompts)),
+            system=system_text(await self._catalogue.prompts(job.working_prompts), job.instructions),
             user=user_text(job.request_data),
             temperature=job.temperature,
             response_format=job.response_format,

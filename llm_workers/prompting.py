@@ -17,9 +17,10 @@ _LONGEST_QUOTE = 64 * 1024
 _LONGEST_SCHEMA = 16 * 1024
 
 
-def system_text(prompts: Iterable[Prompt]) -> str:
-    """The prompts' texts, joined by a blank line."""
-    return "\n\n".join(prompt.text for prompt in prompts)
+def system_text(prompts: Iterable[Prompt], instructions: str | None = None) -> str:
+    """The prompts' texts and last the instructions, joined by a blank line."""
+    texts = [prompt.text for prompt in prompts]
+    return "\n\n".join(texts if instructions is None else [*texts, instructions])
 
 
 def user_text(data: Any) -> str:

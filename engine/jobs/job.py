@@ -109,6 +109,10 @@ class Job:
     every forced transition and never falls. `attempts` counts charged failures, `waits` uncharged ones, `leases_lost`
     leases that ran out; each has its own bound. `due_at` is the not-before time of a PENDING job, None when due now.
     `revision` rises with every write and guards read-modify-write edits; only the back-end sets it.
+
+    `endpoint` is set where the job is a request to an OpenAI endpoint, such as /v1/chat/completions: `request_data` is
+    then its body and `response_data` the body of the answer, and neither prompts nor `temperature` play a part.
+    `instructions` is text that follows the working prompts' texts, for prompts that are stored nowhere.
     """
 
     id: str
@@ -128,6 +132,8 @@ class Job:
     meta_prompt: str | None = None
     meta_model: str | None = None
     response_format: ResponseFormat = "json"
+    endpoint: str | None = None
+    instructions: str | None = None
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     due_at: datetime | None = None
     token: int = 0

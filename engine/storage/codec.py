@@ -232,6 +232,8 @@ def request_to_document(job: Job) -> Document:
         "metaPrompt": job.meta_prompt,
         "metaModel": job.meta_model,
         "responseFormat": json_text(job.response_format),
+        "endpoint": job.endpoint,
+        "instructions": job.instructions,
         "maxAttempts": job.max_attempts,
         "_metadata": metadata_to_document(job.metadata),
     }
@@ -310,6 +312,8 @@ def _job(document: Mapping[str, Any]) -> Job:
         meta_prompt=document["metaPrompt"],
         meta_model=document["metaModel"],
         response_format=json_value(document["responseFormat"]),
+        endpoint=document.get("endpoint"),
+        instructions=document.get("instructions"),
         max_attempts=document["maxAttempts"],
         due_at=instant(document["dueAt"]),
         token=document["token"],
