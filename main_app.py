@@ -34,6 +34,7 @@ from engine.jobs.signals import JobSignals
 from engine.llm import Timeouts
 from engine.records.store import Storage
 from engine.storage.factory import open_storage
+from llm_optimizer.assembly import Optimizer, build_optimizer
 from llm_workers.assembly import build_pool
 from llm_workers.catalogue import FRESH_SECONDS, Catalogue
 from llm_workers.completion import CompletionHandler
@@ -77,12 +78,14 @@ class Installation:
     trials: Trials
     streaming: Streaming
     wallets: Wallets
+    optimizer: Optimizer
     threads: ThreadPoolExecutor
 
     @asynccontextmanager
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
         """Starts the workers with the API; ends them, and then the storage, after it."""
         self.pool.start()
+        self.optimizer.start()
         try:
             yield
         finally:
@@ -93,6 +96,7 @@ class Installation:
                 await asyncio.to_thread(self.pool.drain, timedelta(seconds=self.settings.drain_seconds))
 
     def _close(self) -> None:
+        self.optimizer.close()
         self.services.close()
         self.threads.shutdown(wait=True)
         with suppress(StorageError):  # what is held lapses by itself
@@ -167,6 +171,7 @@ def install(settings: Settings) -> Installation:
         ids=base.ids,
         hop=base.hop,
     )
+    optimizer = build_optimizer(storage, signals=base.signals, clock=clock, ids=base.ids, replica=terms.incarnation)
     services = build_services(
         storage=storage,
         registry=base.registry,
@@ -175,13 +180,14 @@ def install(settings: Settings) -> Installation:
         live=streaming,
         states=LaneStates(lanes, storage, clock=clock, replica=terms.incarnation),
         runs=PoolRuns(pool, ModelRooms(lanes, wallets), settings.max_direct_calls),
+        optimizer=optimizer,
         signals=base.signals,
         clock=clock,
         ids=base.ids,
         admin_key=settings.admin_api_key.get_secret_value(),
         pepper=settings.api_key_pepper.get_secret_value(),
     )
-    return Installation(settings, storage, pool, services, trials, streaming, wallets, threads)
+    return Installation(settings, storage, pool, services, trials, streaming, wallets, optimizer, threads)
 
 
 def _streaming(settings: Settings, base: _Base, terms: PoolTerms, lanes: Lanes, wallets: Wallets) -> Streaming:

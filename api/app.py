@@ -11,7 +11,7 @@ from api.middleware import errors
 from api.middleware.access_log import AccessLog
 from api.middleware.body_limit import BodyLimit
 from api.middleware.correlation import CorrelationId
-from api.routers import clients, complete, health, jobs, models, prompt_flows, prompts, streams, usage, workers
+from api.routers import clients, complete, health, jobs, models, prompt_flows, prompts, runs, streams, usage, workers
 from api.services.wiring import Services
 from api.settings import ApiSettings
 
@@ -27,6 +27,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     prompts.router,
     prompt_flows.router,
     workers.router,
+    runs.router,
     streams.router,
     usage.router,
 )

@@ -16,13 +16,14 @@ from api.services.models import ModelService
 from api.services.prompt_flows import PromptFlowService
 from api.services.prompts import PromptService
 from api.services.references import Catalogue
+from api.services.runs import RunService
 from api.services.streams import StreamService
 from api.services.usage import UsageService
 from api.services.workers import WorkerService
 from engine.budgets import Budgets
 from engine.jobs.signals import JobSignals
 from engine.llm import ProviderRegistry
-from engine.records.control import DirectRuns, LiveStreams, ModelStates, ModelTrials, WorkerControl
+from engine.records.control import DirectRuns, LiveStreams, ModelStates, ModelTrials, RunControl, WorkerControl
 from engine.records.store import Storage
 from utilities.clock import Clock
 from utilities.ids import ObjectIds
@@ -50,6 +51,7 @@ class Services:
     workers: WorkerService
     usage: UsageService
     streams: StreamService
+    runs: RunService
 
     def close(self) -> None:
         """Ends what the services opened themselves; storage and pool are their owner's."""
@@ -65,6 +67,7 @@ def build_services(
     states: ModelStates,
     live: LiveStreams,
     runs: DirectRuns,
+    optimizer: RunControl,
     signals: JobSignals,
     clock: Clock,
     ids: ObjectIds,
@@ -84,15 +87,7 @@ def build_services(
         authenticator=authenticator,
         clock=clock,
         health=HealthService(storage.ping, registry, gate),
-        clients=ClientService(
-            storage.clients,
-            storage.workers,
-            control,
-            Budgets(storage),
-            hasher=hasher,
-            clock=clock,
-            forget=authenticator.forget,
-        ),
+        clients=_clients(storage, control, hasher, authenticator, clock),
         models=models,
         model_states=ModelStateService(models, states),
         model_trials=ModelTrialService(models, trials, gate),
@@ -103,6 +98,21 @@ def build_services(
         direct=DirectService(runs, intake, explainer, gate, queue=storage.jobs, signals=signals, clock=clock),
         explainer=explainer,
         usage=UsageService(storage.usage),
+        runs=RunService(storage.runs, optimizer, catalogue, clock=clock, ids=ids),
         streams=StreamService(storage.streams, live, catalogue, clock=clock, ids=ids),
         workers=WorkerService(storage.workers, storage.clients, control, Budgets(storage), clock=clock, ids=ids),
+    )
+
+
+def _clients(
+    storage: Storage, control: WorkerControl, hasher: KeyHasher, authenticator: Authenticator, clock: Clock
+) -> ClientService:
+    return ClientService(
+        storage.clients,
+        storage.workers,
+        control,
+        Budgets(storage),
+        hasher=hasher,
+        clock=clock,
+        forget=authenticator.forget,
     )

@@ -11,6 +11,7 @@ from typing import Protocol
 from engine.errors import MetasyncError
 from engine.jobs.job import Job, Lease
 from engine.llm import Completion
+from engine.records.runs import Run
 from engine.records.streams import Stream
 from engine.records.values import Model, Worker
 
@@ -170,4 +171,20 @@ class DirectRuns(Protocol):
         It was claimed under `lease` at `asked_at`, an instant of the steady clock; a job that cannot be run here is
         recovered when that lease runs out.
         """
+        ...
+
+
+class RunControl(Protocol):
+    """This replica's optimizer, as seen by the services. Synchronous; raises StorageUnavailable."""
+
+    def begin(self, run: Run) -> Run:
+        """Stores a new run with its first job; answers it with that job's id."""
+        ...
+
+    def withdraw(self, run: Run) -> None:
+        """Takes the jobs back that the stored run's `withdrawal` means; whoever drives it takes back what is missed."""
+        ...
+
+    def wake(self, run_id: str) -> None:
+        """The stored run has changed: look at it now. Returns at once."""
         ...

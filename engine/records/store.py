@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from engine.jobs.queue import JobQueue, Page
+from engine.records.runs import Run
 from engine.records.streams import StreamStore
 from engine.records.values import Client, Model, Prompt, PromptFlow, Worker
 from engine.shared import SharedDocuments
@@ -85,6 +86,7 @@ class Storage(Protocol):
     shared: SharedDocuments
     usage: UsageStore
     streams: StreamStore
+    runs: RecordStore[Run]
 
     def ping(self) -> None:
         """A round trip to the database; raises StorageUnavailable within 5 seconds when it cannot be reached."""

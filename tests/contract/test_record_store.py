@@ -1,4 +1,4 @@
-"""The record stores on every back-end: clients, models, prompts, prompt flows, workers."""
+"""The record stores on every back-end: clients, models, prompts, prompt flows, workers, runs."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from engine.errors import Duplicate
+from engine.jobs.job import Lease, Totals
 from engine.jobs.queue import Page
 from engine.pricing import Prices
+from engine.records.runs import Iteration, ModelRun, RunStatus, Withdrawal
 from engine.records.store import Storage, Where
 from engine.records.values import (
     Limits,
@@ -31,6 +33,7 @@ from tests.support.factories import (
     make_flow,
     make_model,
     make_prompt,
+    make_run,
     make_running_worker,
     make_worker,
     metadata,
@@ -91,11 +94,29 @@ FULL = [
         ),
     ),
     make_running_worker(),
+    make_run(
+        status=RunStatus.PAUSED,
+        request_data={"$a.b": 2**60},
+        current_job_id="e" * 24,
+        failure_reason="r",
+        model_runs=(
+            ModelRun(
+                model="m",
+                iterations=(
+                    Iteration(number=0, job_id="j", working_prompt_id="p", status="PROCESSED", eval_result={"$": None}),
+                ),
+            ),
+        ),
+        spent={"work": Totals(calls=1, input_cost=Decimal("0.1"), currencies=frozenset({"USD"}))},
+        withdrawal=Withdrawal.ALL,
+        discarded=True,
+        lease=Lease("replica", NOW),
+    ),
 ]
 
 
 def store_of(storage: Storage, record: Any) -> Any:
-    names = {"Client": "clients", "Model": "models", "Prompt": "prompts", "PromptFlow": "prompt_flows"}
+    names = {"Client": "clients", "Model": "models", "Prompt": "prompts", "PromptFlow": "prompt_flows", "Run": "runs"}
     return getattr(storage, names.get(type(record).__name__, "workers"))
 
 

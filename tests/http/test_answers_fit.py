@@ -1,9 +1,12 @@
 """Answers are built as plain dicts; these tests hold them to the models that the OpenAPI document shows."""
 
+import json
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from api.core.answers import Json
 from api.models.base import Answer
 from api.models.clients import ClientCreateResponse, ClientResponse, ClientRotateKeyResponse
 from api.models.direct import AcceptedJobResponse
@@ -13,6 +16,9 @@ from api.models.model_trial import ModelTestResponse
 from api.models.models import ModelCreateResponse, ModelResponse
 from api.models.prompt_flows import PromptFlowResponse
 from api.models.prompts import PromptResponse
+from api.models.runs import RunResponse, run_to_wire
+from engine.jobs.job import Totals
+from llm_optimizer.refinement import after
 from tests.support.api import Api, Headers, model_body
 from tests.support.jobs_http import open_shop
 
@@ -65,3 +71,20 @@ def test_direct_answers_fit(api: Api) -> None:
     shop = open_shop(api)
     assert_fits(shop.call("POST", "/complete", shop.body()).json(), JobResponse)
     assert_fits(shop.call("POST", "/complete?timeout=0", shop.body()).json(), AcceptedJobResponse)
+
+
+def test_run_answers_fit(api: Api) -> None:
+    """A run is answered as documented, also after it has gone a step."""
+    shop = open_shop(api)
+    names = ("evalPromptId", "metaPromptId", "evalModel", "metaModel")
+    body = {name: shop.model if "Model" in name else shop.prompt for name in names}
+    lists = {"initialWorkingPromptIds": [shop.prompt], "workingModels": [shop.model]}
+    made = shop.call("POST", "/runs", {**body, **lists, "maxIterations": 1, "requestData": {}}).json()
+    assert_fits(made, RunResponse)
+    stored = api.storage.runs.get(made["runId"])
+    job = api.storage.jobs.get(made["currentJobId"])
+    assert stored is not None
+    assert job is not None
+    spent = {"work": Totals(calls=1, input_tokens=2, currencies=frozenset({"EUR"}))}
+    done = replace(after(stored, job, "next", stored.metadata.created_at), spent=spent)
+    assert_fits(json.loads(Json(run_to_wire(done)).body), RunResponse)

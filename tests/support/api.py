@@ -17,6 +17,7 @@ from engine.jobs.signals import JobSignals
 from engine.llm import Provider, ProviderRegistry, Timeouts
 from engine.records.store import Storage
 from engine.records.values import Worker, WorkerLease
+from llm_optimizer.assembly import Optimizer, build_optimizer
 from llm_workers.catalogue import Catalogue
 from llm_workers.lanes import Lanes
 from llm_workers.model_states import LaneStates
@@ -62,7 +63,7 @@ class RecordingControl:
 class Api:
     """One replica's HTTP side. `signals` is what its workers would listen to, `lanes` what their calls would take.
 
-    `runs` are jobs that callers wait for.
+    `runs` are jobs that callers wait for. `optimizer` drives nothing until it is started.
     """
 
     http: TestClient
@@ -74,6 +75,7 @@ class Api:
     clock: Clock
     lanes: Lanes
     runs: Runs
+    optimizer: Optimizer
     admin: Headers = field(default_factory=lambda: dict(ADMIN))
 
     def new_client(self, name: str = "a client") -> Headers:
@@ -166,6 +168,17 @@ def new_streaming(
     )
 
 
+def _settings(most_body_bytes: int) -> ApiSettings:
+    return ApiSettings(
+        docs_user=DOCS_USER,
+        docs_secret=DOCS_SECRET,
+        admin_key=ADMIN_KEY,
+        pepper=PEPPER,
+        database="metasync-test",
+        max_body_bytes=most_body_bytes,
+    )
+
+
 @contextmanager
 def running_api(
     storage: Storage,
@@ -186,6 +199,7 @@ def running_api(
     lanes = Lanes(storage, clock=clock, hop=inline, replica="here")
     streaming = new_streaming(storage, clock, lanes=lanes, secrets=secrets)
     runs = Runs(storage, signals=signals, clock=clock, lanes=lanes, environment=environment or {}, most=most_direct)
+    optimizer = build_optimizer(storage, signals=signals, clock=clock, ids=ObjectIds(), replica="here", poll=0.2)
     services = build_services(
         storage=storage,
         registry=registry or Registry(),
@@ -194,25 +208,19 @@ def running_api(
         live=streaming,
         states=LaneStates(lanes, storage, clock=clock, replica="here"),
         runs=runs.port,
+        optimizer=optimizer,
         signals=signals,
         clock=clock,
         ids=ObjectIds(),
         admin_key=ADMIN_KEY,
         pepper=PEPPER,
     )
-    settings = ApiSettings(
-        docs_user=DOCS_USER,
-        docs_secret=DOCS_SECRET,
-        admin_key=ADMIN_KEY,
-        pepper=PEPPER,
-        database="metasync-test",
-        max_body_bytes=most_body_bytes,
-    )
-    app = build_api(services, settings, None)
+    app = build_api(services, _settings(most_body_bytes), None)
     with TestClient(app, raise_server_exceptions=False) as http:
-        yield Api(http, app, services, storage, control, signals, clock, lanes, runs)
+        yield Api(http, app, services, storage, control, signals, clock, lanes, runs, optimizer)
         assert http.portal is not None
         http.portal.call(streaming.aclose)
         http.portal.call(trials.aclose)
+    optimizer.close()
     runs.close()
     services.close()

@@ -8,6 +8,7 @@ from engine.jobs.job import Attempt, Call, Failure, Job, Lease
 from engine.jobs.outcome import Completed, DeadLettered, Outcome, Released, Retried, Settlement
 from engine.metadata import Metadata
 from engine.pricing import Prices
+from engine.records.runs import Run
 from engine.records.streams import Stream
 from engine.records.values import (
     Client,
@@ -75,6 +76,26 @@ def make_stream(**fields: Any) -> Stream:
         "metadata": metadata(created_at=created_at),
     }
     return Stream(**{**values, **fields})
+
+
+def make_run(**fields: Any) -> Run:
+    """A run of CLIENT, just begun: two iterations with each of two models."""
+    values: dict[str, Any] = {
+        "id": IDS.new(),
+        "client_id": CLIENT,
+        "initial_prompt_ids": ("a" * 24, "b" * 24),
+        "eval_prompt_id": "c" * 24,
+        "eval_model": "judge",
+        "meta_prompt_id": "d" * 24,
+        "meta_model": "editor",
+        "working_models": ("m", "n"),
+        "max_iterations": 2,
+        "temperature": 0.5,
+        "priority": 100,
+        "request_data": {"text": "hello"},
+        "metadata": metadata(),
+    }
+    return Run(**{**values, **fields})
 
 
 def make_client(**fields: Any) -> Client:

@@ -27,6 +27,9 @@ class Fault(StrEnum):
     DELAY = "delay"
 
 
+PORTS = ("jobs", "clients", "models", "prompts", "prompt_flows", "workers", "shared", "usage", "streams", "runs")
+
+
 @dataclass(slots=True)
 class Plan:
     """Counts the operations of a storage, and spoils number `hit` (from 1) and, with `until`, those up to it."""
@@ -50,7 +53,7 @@ class Faulty:
         self._plan = plan
         self._lock = threading.Lock()
         self._overtaken = threading.Event()
-        for name in ("jobs", "clients", "models", "prompts", "prompt_flows", "workers", "shared", "usage", "streams"):
+        for name in PORTS:
             setattr(self, name, _Port(getattr(inner, name), name, self))
         self.ping = inner.ping
         self.server_time = inner.server_time

@@ -16,13 +16,14 @@ from engine.storage.codec import Line
 from engine.storage.mongo.connection import INDEX_SECONDS, Document
 from engine.storage.mongo.faults import guarded
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS, PROMPTS, WORKERS, Kind
+from engine.storage.run_codec import RUNS
 
 JOBS = "jobs"
 IDEMPOTENCY = "idempotency"
 COUNTERS = "counters"
 SHARED = "shared"
 STREAMS = "streams"
-KINDS: tuple[Kind[Any], ...] = (CLIENTS, MODELS, PROMPTS, PROMPT_FLOWS, WORKERS)
+KINDS: tuple[Kind[Any], ...] = (CLIENTS, MODELS, PROMPTS, PROMPT_FLOWS, WORKERS, RUNS)
 
 _READY: Document = {"line": str(Line.READY)}
 _ON_MONGODB: tuple[tuple[tuple[str, ...], Document | None], ...] = (

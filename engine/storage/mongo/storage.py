@@ -6,6 +6,7 @@ from pymongo import MongoClient
 
 from engine.errors import StorageError
 from engine.jobs.queue import JobQueue
+from engine.records.runs import Run
 from engine.records.store import PromptStore, RecordStore, WorkerStore
 from engine.records.streams import StreamStore
 from engine.records.values import Client, Model, PromptFlow
@@ -19,6 +20,7 @@ from engine.storage.mongo.records import MongoPrompts, MongoRecords, MongoWorker
 from engine.storage.mongo.shared import MongoSharedDocuments
 from engine.storage.mongo.streams import MongoStreams
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS
+from engine.storage.run_codec import RUNS
 from engine.usage import UsageStore
 from utilities.ids import ObjectIds
 
@@ -35,6 +37,7 @@ class MongoStorage:
     shared: SharedDocuments
     usage: UsageStore
     streams: StreamStore
+    runs: RecordStore[Run]
 
     def __init__(self, client: MongoClient[Document], database: str, *, cosmos: bool) -> None:
         """Makes the indexes that are missing."""
@@ -52,6 +55,7 @@ class MongoStorage:
         self.prompts = MongoPrompts(self._database, ids)
         self.prompt_flows = MongoRecords(self._database, PROMPT_FLOWS, ids)
         self.workers = MongoWorkers(self._database, ids)
+        self.runs = MongoRecords(self._database, RUNS, ids)
         self.shared = MongoSharedDocuments(self._database[SHARED])
 
     def ping(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.errors import StorageError
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS, PROMPTS, WORKERS, Kind
+from engine.storage.run_codec import RUNS
 from engine.storage.sqlite import streams
 from engine.storage.sqlite.faults import translated
 from engine.storage.sqlite.usage import UsageDeltas, calls_of
@@ -161,11 +162,22 @@ def _third_version(connection: sqlite3.Connection) -> None:
     deltas.write(connection)
 
 
+def _tables_of(*kinds: Kind[Any]) -> Callable[[sqlite3.Connection], None]:
+    """A step that adds kinds of records."""
+
+    def step(connection: sqlite3.Connection) -> None:
+        for statement in (text for kind in kinds for text in _record_table(kind)):
+            connection.execute(statement)
+
+    return step
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _first_version,
     _second_version,
     _third_version,
     streams.make_table,
+    _tables_of(RUNS),
 )
 """Step n brings a file of `user_version` n to n + 1. A step that has been released never changes."""
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from engine.errors import StorageError, StorageUnavailable
 from engine.jobs.queue import JobQueue
+from engine.records.runs import Run
 from engine.records.store import PromptStore, RecordStore, WorkerStore
 from engine.records.streams import StreamStore
 from engine.records.values import Client, Model, PromptFlow
 from engine.shared import SharedDocuments
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS
+from engine.storage.run_codec import RUNS
 from engine.storage.sqlite.connection import Readers, open_writer
 from engine.storage.sqlite.jobs import SqliteJobQueue
 from engine.storage.sqlite.records import SqlitePromptStore, SqliteRecordStore, SqliteWorkerStore
@@ -45,6 +47,7 @@ class SqliteStorage:
         self.shared: SharedDocuments = SqliteSharedDocuments(self._writer, self._readers)
         self.usage: UsageStore = SqliteUsage(self._readers)
         self.streams: StreamStore = SqliteStreams(self._writer, self._readers)
+        self.runs: RecordStore[Run] = SqliteRecordStore(RUNS, self._writer, self._readers)
 
     def ping(self) -> None:
         self._check_file()

@@ -1,0 +1,79 @@
+"""/runs: optimization runs, for administrators and clients."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from api.core.access import Accessed
+from api.core.answers import Json, listed, no_content
+from api.core.paging import Paged
+from api.core.routes import EitherRoute
+from api.models.base import problems
+from api.models.runs import RunCreateRequest, RunResponse, run_to_wire
+from api.routers.jobs_query import editor_of, maker_of
+from engine.records.runs import RunStatus, Withdrawal
+
+
+class InFlight(StrEnum):
+    """What becomes of calls that are under way when a run is paused."""
+
+    FINISH = "finish"
+    DROP = "drop"
+
+
+_TAKEN_BACK = {InFlight.FINISH: Withdrawal.QUEUED, InFlight.DROP: Withdrawal.ALL}
+
+Status = Annotated[RunStatus | None, Query()]
+Calls = Annotated[InFlight, Query(alias="inFlight", description="Let calls under way end, or drop them.")]
+
+router = APIRouter(prefix="/runs", tags=["runs"], route_class=EitherRoute, responses=problems(400, 401, 413, 503))
+
+
+@router.post("", status_code=201, response_model=RunResponse)
+async def create_run(body: RunCreateRequest, access: Accessed) -> Response:
+    """Begins a run: its first job is in the queue when this answers."""
+    maker = maker_of(await access.caller())
+    return Json(run_to_wire(await access.call(access.services.runs.create, body, maker)), status_code=201)
+
+
+@router.get("", response_model=list[RunResponse])
+async def list_runs(page: Paged, access: Accessed, status: Status = None) -> Response:
+    editor = editor_of(await access.caller())
+    runs, total = await access.call(access.services.runs.list, editor, status, page)
+    return listed(map(run_to_wire, runs), total)
+
+
+@router.get("/{run_id}", response_model=RunResponse, responses=problems(404))
+async def get_run(run_id: str, access: Accessed) -> Response:
+    editor = editor_of(await access.caller())
+    return Json(run_to_wire(await access.call(access.services.runs.get, editor, run_id)))
+
+
+@router.patch("/{run_id}/pause", response_model=RunResponse)
+async def pause_run(run_id: str, access: Accessed, in_flight: Calls = InFlight.FINISH) -> Response:
+    """Takes queued jobs back and makes no new ones until the run is resumed."""
+    editor = editor_of(await access.caller())
+    return Json(run_to_wire(await access.call(access.services.runs.pause, editor, run_id, _TAKEN_BACK[in_flight])))
+
+
+@router.patch("/{run_id}/resume", response_model=RunResponse)
+async def resume_run(run_id: str, access: Accessed) -> Response:
+    """Goes on where a paused run was."""
+    editor = editor_of(await access.caller())
+    return Json(run_to_wire(await access.call(access.services.runs.resume, editor, run_id)))
+
+
+@router.patch("/{run_id}/cancel", response_model=RunResponse)
+async def cancel_run(run_id: str, access: Accessed) -> Response:
+    """Ends a run. Its jobs are taken back at once, those in flight too."""
+    editor = editor_of(await access.caller())
+    return Json(run_to_wire(await access.call(access.services.runs.cancel, editor, run_id)))
+
+
+@router.delete("/{run_id}", status_code=204, responses=problems(404))
+async def delete_run(run_id: str, access: Accessed) -> Response:
+    """Deletes a run, whatever it does, and takes its jobs back."""
+    editor = editor_of(await access.caller())
+    await access.call(access.services.runs.delete, editor, run_id)
+    return no_content()

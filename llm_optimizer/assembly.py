@@ -1,0 +1,80 @@
+"""The optimizer, put together: what drives the runs of this replica, and what the API asks of it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+from engine.driving import Driver
+from engine.jobs.signals import JobSignals
+from engine.records.runs import Run
+from engine.records.store import Storage
+from llm_optimizer.refinement import job_of
+from llm_optimizer.run_errand import RunErrand, RunTools, Watch
+from llm_optimizer.withdrawal import OwnJobs
+from utilities.clock import Clock
+from utilities.ids import ObjectIds
+
+
+class Optimizer:
+    """Implements engine.records.control.RunControl, whether or not it was started."""
+
+    def __init__(self, tools: RunTools, driver: Driver[Run], signals: JobSignals) -> None:
+        self._tools = tools
+        self._driver = driver
+        self._signals = signals
+        self._unsubscribe: Callable[[], None] | None = None
+
+    def start(self) -> None:
+        """From now on the runs that nobody else drives go on here."""
+        self._unsubscribe = self._signals.on_settled(self._on_settled)
+        self._driver.start()
+
+    def close(self) -> None:
+        """Ends when the steps under way have ended."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        self._driver.close()
+
+    def begin(self, run: Run) -> Run:
+        chosen = self._tools.ids.new()
+        begun = replace(run, current_job_id=chosen)
+        self._tools.runs.add(begun)
+        self._tools.jobs.insert([job_of(begun, chosen, begun.metadata.created_at)])
+        self._driver.wake()
+        return begun
+
+    def withdraw(self, run: Run) -> None:
+        if run.current_job_id is not None and run.withdrawal is not None:
+            self._tools.jobs.withdraw([run.current_job_id], run.withdrawal, self._tools.clock.now())
+        self._driver.wake(run.id)
+
+    def wake(self, run_id: str) -> None:
+        self._driver.wake(run_id)
+
+    def _on_settled(self, job_id: str) -> None:
+        run_id = self._tools.watch.run_of(job_id)
+        if run_id is not None:
+            self._driver.wake(run_id)
+
+
+def build_optimizer(
+    storage: Storage,
+    *,
+    signals: JobSignals,
+    clock: Clock,
+    ids: ObjectIds,
+    replica: str,
+    lease: timedelta = timedelta(seconds=30),
+    poll: float = 1.0,
+) -> Optimizer:
+    """`replica` names this process in leases; see Driver for `lease` and `poll`."""
+    tools = RunTools(
+        runs=storage.runs,
+        queue=storage.jobs,
+        jobs=OwnJobs(storage.jobs, signals),
+        clock=clock,
+        ids=ids,
+        watch=Watch(),
+    )
+    driver = Driver(RunErrand(tools), name="optimizer", owner=replica, clock=clock, lease=lease, poll=poll)
+    return Optimizer(tools, driver, signals)
