@@ -33,6 +33,9 @@ class _Waiting(NamedTuple):
 class Settler:
     """Groups the settlements of one event loop: what ends within a few milliseconds shares one write.
 
+    Where the last one was alone, the next one is not kept waiting for company: on a quiet loop somebody may be waiting
+    for the answer, on a busy one what ends during a write makes the next group.
+
     While the database is away a settlement waits and is written again: the paid result is kept, and the fencing
     token decides whether it is still wanted.
     """
@@ -44,6 +47,7 @@ class Settler:
         self._rng = rng
         self._waiting: list[_Waiting] = []
         self._flushing: asyncio.Task[None] | None = None
+        self._last_group = 0
 
     async def settle(self, settlement: Settlement) -> bool:
         """Whether the outcome was written; False where the job had been taken away. Returns when that is durable.
@@ -63,8 +67,9 @@ class Settler:
     async def _flush(self) -> None:
         try:
             while self._waiting:
-                await asyncio.sleep(_GATHER_SECONDS)
+                await asyncio.sleep(_GATHER_SECONDS if self._last_group > 1 else 0)
                 group, self._waiting = self._waiting[:_LARGEST_GROUP], self._waiting[_LARGEST_GROUP:]
+                self._last_group = len(group)
                 await self._answer(group)
         finally:
             self._flushing = None
