@@ -11,7 +11,20 @@ from api.middleware import errors
 from api.middleware.access_log import AccessLog
 from api.middleware.body_limit import BodyLimit
 from api.middleware.correlation import CorrelationId
-from api.routers import clients, complete, health, jobs, models, prompt_flows, prompts, runs, streams, usage, workers
+from api.routers import (
+    clients,
+    complete,
+    health,
+    jobs,
+    models,
+    openai_models,
+    prompt_flows,
+    prompts,
+    runs,
+    streams,
+    usage,
+    workers,
+)
 from api.services.wiring import Services
 from api.settings import ApiSettings
 
@@ -29,6 +42,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     workers.router,
     runs.router,
     streams.router,
+    openai_models.router,
     usage.router,
 )
 """In the order in which the documentation shows them, and in which they are tried: the busiest first."""

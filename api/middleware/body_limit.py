@@ -3,7 +3,7 @@
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.core.answers import Json
+from api.core.problems import problem
 
 _MOST_DIGITS = 20
 """So many are more than any limit; Python refuses to read thousands of them."""
@@ -23,7 +23,7 @@ class BodyLimit:
             return
         if _announced(scope) > self._most:
             headers = {"Connection": "close"}
-            await Json({"detail": self._text}, status_code=413, headers=headers)(scope, receive, send)
+            await problem(scope, 413, self._text, headers=headers)(scope, receive, send)
             return
         await self._app(scope, self._counted(receive), send)
 

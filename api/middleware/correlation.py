@@ -8,6 +8,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from utilities.ids import new_uuid
 
 HEADER = b"x-correlation-id"
+_OPENAI_HEADER = b"x-request-id"
+"""The same for clients made for OpenAI's API, which read it."""
+
 _ACCEPTED = re.compile(rb"[A-Za-z0-9._:/+=@~-]{1,128}")
 
 
@@ -25,7 +28,11 @@ class CorrelationId:
 
         async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (HEADER, identifier)]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (HEADER, identifier),
+                    (_OPENAI_HEADER, identifier),
+                ]
             await send(message)
 
         with structlog.contextvars.bound_contextvars(correlation_id=identifier.decode()):

@@ -7,16 +7,21 @@ from typing import Any
 import orjson
 import structlog
 from fastapi import FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.core.answers import Json
 from api.core.docs import DocumentationLocked
-from api.core.unprocessable import Unprocessable
+from api.core.problems import Told, is_openai, problem
+from api.core.unprocessable import KeyReused, Unprocessable
 from engine.errors import (
     BudgetExhausted,
     Forbidden,
     Interrupted,
+    InvalidField,
     LeaseLost,
     MetasyncError,
     NotFound,
@@ -24,40 +29,56 @@ from engine.errors import (
     StorageUnavailable,
     TooManyAtOnce,
     Unauthenticated,
+    UnknownReference,
 )
 from engine.llm import ProviderError, ProviderTimeout, RateLimited
 
 MOST_PROBLEMS = 100
 LONGEST_INPUT = 2000
 LONGEST_PLACE = 200
+LONGEST_WAIT_SECONDS = 120
 """A failed validation names at most so many problems, shows at most so many bytes of each input, and of each name on
-the way to it."""
+the way to it. OpenAI's SDK does not try again at all where it is asked to wait for longer than LONGEST_WAIT_SECONDS."""
+
+_NOTHING_MORE = Told()
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`detail` None shows the error's own text; the texts of errors with a fixed detail are for the log alone."""
+    """`detail` None shows the error's own text; the texts of errors with a fixed detail are for the log alone.
+
+    `told` is what OpenAI's body says beside the text, `openai_status` the status where OpenAI's API has another one.
+    """
 
     status: int
     detail: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    told: Told = _NOTHING_MORE
+    openai_status: int | None = None
 
 
 TABLE: dict[type[MetasyncError], Answer] = {
-    NotFound: Answer(404),
+    NotFound: Answer(404, told=Told("not_found_error", "not_found")),
     Refused: Answer(400),
+    InvalidField: Answer(400, told=Told(code="invalid_value")),
+    UnknownReference: Answer(400, told=Told("not_found_error", "not_found"), openai_status=404),
     DocumentationLocked: Answer(401, headers={"WWW-Authenticate": 'Basic realm="Documentation"'}),
-    Unauthenticated: Answer(401),
+    Unauthenticated: Answer(401, told=Told(code="invalid_api_key")),
     Forbidden: Answer(403),
-    Unprocessable: Answer(422),
-    LeaseLost: Answer(409),
-    BudgetExhausted: Answer(429, headers={"x-should-retry": "false"}),
+    Unprocessable: Answer(422, told=Told(code="invalid_value"), openai_status=400),
+    KeyReused: Answer(422, told=Told(code="idempotency_key_reused", param="Idempotency-Key")),
+    LeaseLost: Answer(409, told=Told(code="conflict")),
+    BudgetExhausted: Answer(
+        429,
+        headers={"x-should-retry": "false"},
+        told=Told("insufficient_quota", "project_spend_limit_exceeded"),
+    ),
     Interrupted: Answer(503),
-    TooManyAtOnce: Answer(503),
+    TooManyAtOnce: Answer(503, told=Told(code="overloaded")),
     StorageUnavailable: Answer(503, "The database is not available at the moment, try again later"),
-    RateLimited: Answer(429),
+    RateLimited: Answer(429, told=Told(code="rate_limit_exceeded")),
     ProviderTimeout: Answer(504),
     ProviderError: Answer(502),
     MetasyncError: Answer(500, "Internal server error"),
@@ -73,18 +94,37 @@ def register(app: FastAPI) -> None:
     """Makes `app` answer errors by the table."""
     app.add_exception_handler(MetasyncError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
 
 
-async def _on_error(_request: Request, error: Exception) -> Json:
+def openai_answer(error: MetasyncError) -> tuple[int, str, Told]:
+    """Status, text and the rest of what OpenAI's body says of an error."""
+    answer = answer_to(error)
+    told = answer.told
+    if isinstance(error, UnknownReference):
+        code = "model_not_found" if error.field == "model" else told.code
+        told = Told(told.kind, code, error.field)
+    elif isinstance(error, InvalidField):
+        told = Told(told.kind, told.code, error.field)
+    return answer.openai_status or answer.status, answer.detail or str(error), told
+
+
+async def _on_error(request: Request, error: Exception) -> Json:
     assert isinstance(error, MetasyncError)
     answer = answer_to(error)
     if answer.status >= 500:
         log.error("request_failed", code=error.code, reason=str(error), exc_info=answer.status == 500)
     headers = dict(answer.headers)
     seconds = _wait(error)
+    if not is_openai(request.scope):
+        if seconds is not None:
+            headers["Retry-After"] = str(max(1, round(seconds)))
+        return problem(request.scope, answer.status, _detail(error, answer), headers=headers)
     if seconds is not None:
-        headers["Retry-After"] = str(max(1, round(seconds)))
-    return Json({"detail": _detail(error, answer)}, status_code=answer.status, headers=headers)
+        headers["Retry-After"] = str(min(max(1, round(seconds)), LONGEST_WAIT_SECONDS))
+    status, text, told = openai_answer(error)
+    detail = _detail(error, answer) if isinstance(error, Unprocessable) else text
+    return problem(request.scope, status, detail, headers=headers, told=told)
 
 
 def _wait(error: MetasyncError) -> float | None:
@@ -102,18 +142,29 @@ def _detail(error: MetasyncError, answer: Answer) -> Any:
     return answer.detail or str(error)
 
 
-async def _on_invalid(_request: Request, error: Exception) -> Json:
+async def _on_invalid(request: Request, error: Exception) -> Json:
     assert isinstance(error, RequestValidationError)
-    return Json({"detail": [_shown(problem) for problem in error.errors()[:MOST_PROBLEMS]]}, status_code=422)
+    shown = [_shown(each) for each in error.errors()[:MOST_PROBLEMS]]
+    if is_openai(request.scope):
+        return problem(request.scope, 400, shown, told=Told(code="invalid_value"))
+    return problem(request.scope, 422, shown)
 
 
-def _shown(problem: Mapping[str, Any]) -> dict[str, Any]:
-    """`problem` as JSON can carry it: its input cut where it is long, bytes or too deep."""
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if not is_openai(request.scope):
+        return await http_exception_handler(request, error)
+    text = f"Unknown request URL: {request.method} {request.url.path}" if error.status_code == 404 else error.detail
+    return problem(request.scope, error.status_code, text, headers=error.headers)
+
+
+def _shown(invalid: Mapping[str, Any]) -> dict[str, Any]:
+    """A validation's problem as JSON can carry it: its input cut where it is long, bytes or too deep."""
     return {
-        "type": problem["type"],
-        "loc": [part[:LONGEST_PLACE] if isinstance(part, str) else part for part in problem["loc"]],
-        "msg": problem["msg"],
-        "input": _shown_input(problem.get("input")),
+        "type": invalid["type"],
+        "loc": [part[:LONGEST_PLACE] if isinstance(part, str) else part for part in invalid["loc"]],
+        "msg": invalid["msg"],
+        "input": _shown_input(invalid.get("input")),
     }
 
 
@@ -148,4 +199,4 @@ class UnhandledErrors:
             if scope["type"] != "http" or started:
                 raise
             log.exception("request_crashed")
-            await Json({"detail": "Internal server error"}, status_code=500)(scope, receive, send)
+            await problem(scope, 500, "Internal server error")(scope, receive, send)

@@ -8,7 +8,7 @@ from api.core.authentication import ADMIN
 from api.core.unprocessable import Unprocessable
 from api.services.changing import changed
 from api.services.model_routes import check_routes
-from engine.errors import NotFound
+from engine.errors import NotFound, UnknownReference
 from engine.jobs.queue import Page
 from engine.llm import ProviderRegistry
 from engine.metadata import Metadata
@@ -19,7 +19,10 @@ from utilities.ids import ObjectIds
 
 
 class ModelService:
-    """Synchronous; all but `list` are for the administrator alone. `forget` drops what is remembered of models."""
+    """Synchronous; all but `list` and `named` are for the administrator alone.
+
+    `forget` drops what is remembered of models.
+    """
 
     def __init__(
         self,
@@ -56,6 +59,13 @@ class ModelService:
     def get(self, model_id: str) -> Model:
         """Raises NotFound."""
         return _found(self._models.get(model_id), model_id)
+
+    def named(self, name: str) -> Model:
+        """Raises UnknownReference."""
+        found = self._models.find(Where(equals={"name": [name]}), Page(limit=1))
+        if not found:
+            raise UnknownReference("model", name)
+        return found[0]
 
     def update(self, model_id: str, fields: Mapping[str, Any]) -> Model:
         """The model with `fields` changed. Raises NotFound, and Unprocessable where the whole is no valid model."""
