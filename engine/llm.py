@@ -8,6 +8,7 @@ ProviderError
 ├── QuotaExhausted            money or quota is used up: waits long, charges nothing
 └── PermanentProviderError    the same call will fail again: not retried
     ├── ProviderRefusedKey    the key is missing, wrong or not allowed
+    ├── UnsupportedParameter  the request has what the provider cannot take: nothing was sent
     └── UnusableAnswer        the answer came and cannot be used; `raw` keeps it, `usage` was paid for
         ├── AnswerRefused     the model would not do it
         ├── ContentFiltered   the vendor's filter stopped the question or the answer
@@ -64,8 +65,11 @@ class CompletionRequest:
     `turns` follow `user`, in the order in which they were said; the last one is the user's.
 
     `chat` is the body of a request to OpenAI's chat completions, as a client sent it. Where it is set, it says what is
-    asked, and of the other fields only `endpoint`, `max_tokens` (the model's limit, None where there is none),
-    `attempt_id` and `timeouts` count; a provider translates it, and answers with a Completion that has a `body`.
+    asked, but for its model, stream options, temperature and token limits: in their place `temperature` and
+    `max_tokens` count, which are the client's own within the model's limits. A provider translates it, and answers with
+    a Completion that has a `body`; for one that does not know of it `system`, `user` and `turns` hold its texts.
+
+    `embeds` is the body of a request to OpenAI's embeddings, for a provider's `embed`; nothing else is then asked.
     """
 
     endpoint: Endpoint
@@ -76,6 +80,7 @@ class CompletionRequest:
     response_format: ResponseFormat = "json"
     turns: tuple[Turn, ...] = ()
     chat: JsonObject | None = None
+    embeds: JsonObject | None = None
     attempt_id: str = ""
     timeouts: Timeouts = Timeouts()
 
@@ -109,8 +114,9 @@ class Level:
 class Completion:
     """`finish_reason` is the vendor's word; `request_id` is what the vendor's support asks for.
 
-    `levels` is what the answer's headers said of the vendor's limits. `body` is set where a `chat` was asked: the
-    answer as OpenAI's chat completions give it, by whichever vendor.
+    `levels` is what the answer's headers said of the vendor's limits. `body` is set where a `chat` or `embeds` was
+    asked: the answer as OpenAI's endpoint gives it, by whichever vendor, streamed or not. A chat's refusals, filters
+    and limits are in its finish_reason; `text` is then what the first choice says, and may be empty.
     """
 
     text: str
@@ -124,7 +130,10 @@ class Completion:
 class Provider(Protocol):
     """A vendor's adapter, bound to one event loop.
 
-    `prepare`, which a plug-in need not have, does beforehand what takes long the first time and is no part of a call.
+    What a plug-in need not have: `prepare` does beforehand what takes long the first time and is no part of a call; it
+    may refuse the request by UnsupportedParameter. `takes_chat` True says that `chat` is read; a provider without it is
+    asked for texts only, and a request for anything else is refused.
+
     `complete` makes exactly one call: no retries of its own. It raises only ProviderError (and CancelledError); every
     other exception is a bug of the adapter. Secrets never appear in its errors.
     """
@@ -136,19 +145,45 @@ class Provider(Protocol):
     async def aclose(self) -> None: ...
 
 
+Piece = str | JsonObject
+"""A part of a streamed answer: text, or for a `chat` a chunk as OpenAI streams it.
+
+A chunk is {"choices": [{"index", "delta", "logprobs"?, "finish_reason"}], ...} without id, object, created, model and
+usage, which whoever answers the client adds. Each has something in it; a choice's first delta has the role.
+"""
+
+
 class StreamingProvider(Provider, Protocol):
     """A provider that can also answer piece by piece.
 
-    `stream` makes one call and yields the text's pieces as they come, none of them empty, and last the Completion with
-    all of the text. It raises what `complete` raises, also in the middle; `raw` then holds the text so far, `usage`
-    what is known of it. Close it (contextlib.aclosing) where it is not read to its end: that drops the call.
+    `stream` makes one call and yields the pieces as they come, none of them empty, and last the Completion with all of
+    the text (for a `chat`: and the `body` that would have come without streaming). It raises what `complete` raises,
+    also in the middle; `raw` then holds the text so far, `usage` what is known of it. Close it (contextlib.aclosing)
+    where it is not read to its end: that drops the call.
     """
 
-    def stream(self, request: CompletionRequest) -> AsyncGenerator[str | Completion, None]: ...
+    def stream(self, request: CompletionRequest) -> AsyncGenerator[Piece | Completion, None]: ...
+
+
+class EmbeddingProvider(Provider, Protocol):
+    """A provider that also answers `embeds`: one call, errors as `complete`, a Completion with a body and no text."""
+
+    async def embed(self, request: CompletionRequest) -> Completion: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complaint:
+    """What an error says for programs, in the fields of OpenAI's errors: None where the vendor does not say it."""
+
+    type: str | None = None
+    code: str | None = None
+    param: str | None = None
 
 
 class ProviderError(MetasyncError):
     """`status` is the HTTP status if there was one; `raw` the vendor's text (bounded); `usage` what it still cost.
+
+    `complaint` is the vendor's own, where its error has OpenAI's fields.
 
     `sent` is False where the request cannot have reached the vendor, so that nothing can have been charged.
     """
@@ -166,9 +201,11 @@ class ProviderError(MetasyncError):
         request_id: str | None = None,
         sent: bool = True,
         levels: tuple[Level, ...] = (),
+        complaint: Complaint | None = None,
     ) -> None:
         super().__init__(message)
         self.levels = levels
+        self.complaint = complaint
         self.status = status
         self.retry_after = retry_after
         self.raw = raw
@@ -209,6 +246,17 @@ class PermanentProviderError(ProviderError):
 
 class ProviderRefusedKey(PermanentProviderError):
     code = "provider_key_refused"
+
+
+class UnsupportedParameter(PermanentProviderError):
+    """`param` names it as the client did, such as tools or messages[2].content; the text says what is wrong with it."""
+
+    code = "unsupported_parameter"
+
+    def __init__(self, param: str, why: str) -> None:
+        complaint = Complaint(type="invalid_request_error", code=self.code, param=param)
+        super().__init__(f"{param}: {why}", status=400, sent=False, complaint=complaint)
+        self.param = param
 
 
 class UnusableAnswer(PermanentProviderError):

@@ -1,4 +1,8 @@
-"""What a completion job means: prompts and data to a model, its answer to a result, then evaluation and meta step."""
+"""What a completion job means: prompts and data to a model, its answer to a result, then evaluation and meta step.
+
+A job with an `endpoint` is a request to that one of OpenAI's: its body goes to the model, and the result is the body
+that comes back, under the name that the job has for its model.
+"""
 
 import asyncio
 import random
@@ -101,9 +105,13 @@ class CompletionHandler:
 
     async def _worked(self, work: Assignment) -> JsonObject:
         job = work.job
+        model = await self._catalogue.model(job.model)
+        if job.endpoint is not None:
+            step = Step(name="work", model=model, path=job.endpoint, body=job.request_data)
+            return await self._steps.take(work, step)
         step = Step(
             name="work",
-            model=await self._catalogue.model(job.model),
+            model=model,
             system=system_text(await self._catalogue.prompts(job.working_prompts), job.instructions),
             user=user_text(job.request_data),
             temperature=job.temperature,

@@ -6,6 +6,7 @@ The vendors' own tokenizers load their vocabularies from the network, so none is
 import math
 
 from engine.llm import CompletionRequest, Usage
+from llm_workers.chats import characters_in_chat, characters_in_input, choices_in
 
 _FIRST_RATIO = 3.0
 """Characters per token before anything is known: low, so that the guess is high. English text has about four."""
@@ -34,7 +35,7 @@ class Estimator:
         if not self.seen or limit is None:
             return sum(self.parts(request))
         answer = self._answer if request.max_tokens is None else min(self._answer, float(request.max_tokens))
-        mean = _characters(request) / self._ratio + answer
+        mean = _characters(request) / self._ratio + answer * choices_in(request.chat)
         calls = max(limit / max(mean, 1.0), 1.0)
         return math.ceil(mean + _DEVIATIONS * self._deviation / math.sqrt(calls) - _ROUNDING)
 
@@ -44,7 +45,8 @@ class Estimator:
         if request.max_tokens is not None:
             answer = min(answer, float(request.max_tokens))
         unknown = 0 if self.seen else _OVERHEAD
-        return int(_characters(request) / self._ratio * _SAFETY) + unknown + 1, int(answer)
+        given = int(_characters(request) / self._ratio * _SAFETY)
+        return given + unknown + 1, int(answer * choices_in(request.chat))
 
     def so_far(self, request: CompletionRequest, characters: int) -> Usage:
         """What a call has taken whose answer was cut off after so many characters."""
@@ -58,10 +60,14 @@ class Estimator:
         weight = max(_SMOOTHING, 1 / self.seen)
         ratio = _characters(request) / max(usage.input_tokens, 1)
         self._ratio += weight * (max(ratio, 0.1) - self._ratio)
-        off = usage.output_tokens - self._answer
+        off = usage.output_tokens / choices_in(request.chat) - self._answer
         self._deviation += weight * (abs(off) - self._deviation) if self.seen > 1 else 0.0
         self._answer += weight * off
 
 
 def _characters(request: CompletionRequest) -> int:
+    if request.chat is not None:
+        return characters_in_chat(request.chat)
+    if request.embeds is not None:
+        return characters_in_input(request.embeds)
     return len(request.system) + len(request.user) + sum(len(turn.text) for turn in request.turns)

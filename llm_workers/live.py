@@ -4,31 +4,37 @@ import asyncio
 
 from engine.errors import ClientDisconnected, Interrupted, MetasyncError, ServiceStopping
 from engine.jobs.job import Call
-from engine.llm import PermanentProviderError
+from engine.llm import PermanentProviderError, Piece
 from engine.records.streams import Stream
+from llm_workers.providers.chat_chunks import size_of, text_in
 
 _AHEAD = 16
 """Pieces that may wait for their reader."""
 
 
 class Live:
-    """Implements engine.records.control.LiveStream, and is the ledger of its calls."""
+    """Implements engine.records.control.LiveStream, and is the ledger of its calls.
+
+    `said` are the texts of the pieces, which may be empty in a chat; `characters` are all that came, arguments of tools
+    and further choices included.
+    """
 
     def __init__(self, stream: Stream, began: float) -> None:
         self.stream = stream
         self.began = began
         self.said: list[str] = []
+        self.characters = 0
         self.calls: list[Call] = []
         self.error: MetasyncError | None = None
         self.task: asyncio.Task[None] | None = None
-        self._queue: asyncio.Queue[str | None] = asyncio.Queue(_AHEAD)
+        self._queue: asyncio.Queue[Piece | None] = asyncio.Queue(_AHEAD)
         self._why: Interrupted | None = None
         self._asking = True
 
     def record(self, call: Call) -> None:
         self.calls.append(call)
 
-    async def next(self) -> str | None:
+    async def next(self) -> Piece | None:
         piece = await self._queue.get()
         if piece is None and self.error is not None:
             raise self.error
@@ -45,8 +51,9 @@ class Live:
             self._why = why
             self.task.cancel()
 
-    async def say(self, piece: str) -> None:
-        self.said.append(piece)
+    async def say(self, piece: Piece) -> None:
+        self.said.append(text_in(piece))
+        self.characters += size_of(piece)
         await self._queue.put(piece)
 
     def asked(self, error: BaseException | None) -> None:

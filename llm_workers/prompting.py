@@ -6,8 +6,10 @@ from typing import Any
 
 import orjson
 
-from engine.llm import CompletionRequest, Endpoint, ProviderRefusedKey, ResponseFormat, Timeouts, Turn
+from engine.errors import InvalidField
+from engine.llm import CompletionRequest, Endpoint, JsonObject, ProviderRefusedKey, ResponseFormat, Timeouts, Turn
 from engine.records.values import Model, Prompt
+from llm_workers.chats import CHAT, EMBEDDINGS, conversation, format_in, inputs_of, number_in, token_limit_in
 from utilities.secrets import variable_name
 
 DEFAULT = "default"
@@ -56,20 +58,68 @@ def completion_request(
 ) -> CompletionRequest:
     """Without `max_tokens` the model's own limit holds."""
     return CompletionRequest(
-        endpoint=Endpoint(
-            sdk=model.sdk,
-            base_url="" if is_default(model.endpoint) else model.endpoint,
-            deployment=model.deployment,
-            api_type=model.api_type,
-            api_version=model.api_version,
-            key=key,
-        ),
+        endpoint=endpoint_of(model, key),
         system=system,
         user=user,
         temperature=clamped_temperature(temperature, model),
         max_tokens=token_limit(model) if max_tokens is None else max_tokens,
         response_format=response_format,
         turns=turns,
+        attempt_id=attempt_id,
+        timeouts=timeouts,
+    )
+
+
+def endpoint_of(model: Model, key: str | None) -> Endpoint:
+    """Where the model is reached."""
+    return Endpoint(
+        sdk=model.sdk,
+        base_url="" if is_default(model.endpoint) else model.endpoint,
+        deployment=model.deployment,
+        api_type=model.api_type,
+        api_version=model.api_version,
+        key=key,
+    )
+
+
+def request_to(
+    path: str, model: Model, key: str | None, *, body: JsonObject, attempt_id: str, timeouts: Timeouts
+) -> CompletionRequest:
+    """A request to OpenAI's endpoint of that path, with `body` as the client sent it, held to the model's limits.
+
+    Raises InvalidField for a path that is not served, and UnsupportedParameter for a body that cannot be read.
+    """
+    if path == CHAT:
+        return _chat_request(model, key, body, attempt_id, timeouts)
+    if path != EMBEDDINGS:
+        raise InvalidField("endpoint", f"{path} is not served")
+    inputs_of(body)
+    return CompletionRequest(
+        endpoint=endpoint_of(model, key),
+        system="",
+        user="",
+        max_tokens=0,
+        embeds=body,
+        attempt_id=attempt_id,
+        timeouts=timeouts,
+    )
+
+
+def _chat_request(
+    model: Model, key: str | None, chat: JsonObject, attempt_id: str, timeouts: Timeouts
+) -> CompletionRequest:
+    system, user, turns = conversation(chat)
+    warmth = number_in(chat, "temperature")
+    limits = [limit for limit in (token_limit_in(chat), token_limit(model)) if limit is not None]
+    return CompletionRequest(
+        endpoint=endpoint_of(model, key),
+        system=system,
+        user=user,
+        turns=turns,
+        temperature=None if warmth is None else clamped_temperature(warmth, model),
+        max_tokens=min(limits, default=None),
+        response_format=format_in(chat),
+        chat=chat,
         attempt_id=attempt_id,
         timeouts=timeouts,
     )

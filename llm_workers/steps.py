@@ -1,6 +1,6 @@
 """A step of a job, from its model's name to an object: which models are asked, and how often."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from engine.errors import MetasyncError, UnknownReference
@@ -19,10 +19,11 @@ from engine.llm import (
 )
 from engine.records.values import Model
 from llm_workers.answers import Answers, Misfit, Undecided, Unreadable
+from llm_workers.asking import answer, prepare
 from llm_workers.booking import Booking
 from llm_workers.keys import Keys
 from llm_workers.lanes import Lanes
-from llm_workers.prompting import completion_request, correction
+from llm_workers.prompting import completion_request, correction, request_to
 from llm_workers.providers.registry import ProviderSet
 from llm_workers.routes import Routes, most_hopeful
 from llm_workers.wallets import Wallets
@@ -36,14 +37,17 @@ RAW_LIMIT = 64 * 1024
 class Step:
     """`name` is work, eval or meta, as the ledger has it; `number` tells repeated tries of one attempt apart.
 
-    `place` is the model's on the way of those that are tried, from 0.
+    `place` is the model's on the way of those that are tried, from 0. Where `path` is an OpenAI endpoint's, `body` is
+    what it is asked, instead of the texts; the answer is then the endpoint's body, and nothing is asked again.
     """
 
     name: str
     model: Model
-    system: str
-    user: str
-    temperature: float
+    system: str = ""
+    user: str = ""
+    temperature: float = 0.0
+    path: str | None = None
+    body: JsonObject = field(default_factory=dict)
     response_format: ResponseFormat = "json"
     number: int = 1
     place: int = 0
@@ -118,9 +122,7 @@ class Steps:
         provider = await self._providers.get(step.model.sdk)
         request = await self._request(work, step, turns, number)
         await self._answers.prepare(step.response_format)
-        prepare = getattr(provider, "prepare", None)
-        if prepare is not None:
-            await prepare(request)
+        await prepare(provider, request)
         estimate = partial(self._lanes.cost, step.model, request)
         async with self._wallets.call(work.job, step.model, estimate) as spending:
             booking = Booking(work, step.name, step.model, self._clock)
@@ -128,8 +130,10 @@ class Steps:
                 async with self._lanes.call(step.model, request) as call:
                     work.guard()
                     booking.begin()
-                    booking.completion = call.completion = completion = await provider.complete(request)
-                result = await self._read(completion, step)
+                    booking.completion = call.completion = completion = await answer(
+                        provider, request, self._clock.now()
+                    )
+                result = await self._read(completion, work.job.model, step)
             except BaseException as error:
                 spending.made = booking.end_badly(error)
                 raise
@@ -137,19 +141,27 @@ class Steps:
             return result
 
     async def _request(self, work: Assignment, step: Step, turns: tuple[Turn, ...], number: int) -> CompletionRequest:
+        key, attempt_id = await self._keys.of(step.model), _attempt_id(work, step, number)
+        if step.path is not None:
+            return request_to(
+                step.path, step.model, key, body=step.body, attempt_id=attempt_id, timeouts=self._timeouts
+            )
         return completion_request(
             step.model,
-            await self._keys.of(step.model),
+            key,
             system=step.system,
             user=step.user,
             temperature=step.temperature,
             response_format=step.response_format,
             turns=turns,
-            attempt_id=_attempt_id(work, step, number),
+            attempt_id=attempt_id,
             timeouts=self._timeouts,
         )
 
-    async def _read(self, completion: Completion, step: Step) -> JsonObject:
+    async def _read(self, completion: Completion, asked: str, step: Step) -> JsonObject:
+        """`asked` is the model's name as whoever asks knows it."""
+        if completion.body is not None:
+            return {**completion.body, "model": asked}
         try:
             return await self._answers.read(completion.text, step.response_format)
         except Unreadable as error:

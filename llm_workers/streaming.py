@@ -38,12 +38,14 @@ from engine.llm import (
 )
 from engine.records.streams import OPERATION, STREAM_LOST, Stream, StreamStatus, StreamStore, lost
 from engine.records.values import Model
+from llm_workers.asking import pieces, prepare
 from llm_workers.booking import Booking
 from llm_workers.catalogue import Catalogue
+from llm_workers.chats import CHAT
 from llm_workers.keys import Keys
 from llm_workers.lanes import Lanes
 from llm_workers.live import Live
-from llm_workers.prompting import completion_request, system_text
+from llm_workers.prompting import completion_request, request_to, system_text
 from llm_workers.providers.registry import ProviderSet
 from llm_workers.routes import Routes, most_hopeful
 from llm_workers.wallets import Wallets
@@ -220,15 +222,14 @@ class Streaming:
     async def _asked(self, live: Live, model: Model, request: CompletionRequest) -> None:
         """One call, which is on the stream's ledger however it ends."""
         provider = await self._providers.get(model.sdk)
-        prepare = getattr(provider, "prepare", None)
-        if prepare is not None:
-            await prepare(request)
+        await prepare(provider, request)
         async with self._wallets.call(live.stream, model, partial(self._lanes.cost, model, request)) as spending:
             booking = Booking(live, OPERATION, model, self._clock)
             try:
                 async with self._lanes.call(model, request) as call:
                     booking.begin()
-                    booking.completion = call.completion = completion = await _said(live, provider, request)
+                    now = self._clock.now()
+                    booking.completion = call.completion = completion = await _said(live, provider, request, now)
             except BaseException as error:
                 spending.made = booking.end_badly(error, self._so_far(live, model, request))
                 raise
@@ -236,19 +237,23 @@ class Streaming:
 
     def _so_far(self, live: Live, model: Model, request: CompletionRequest) -> Usage | None:
         """A guess, where a part of the answer has come."""
-        characters = sum(map(len, live.said))
+        characters = live.characters
         return self._lanes.lane(model).estimator.so_far(request, characters) if characters else None
 
     def _request(self, live: Live, question: _Question, model: Model, place: int) -> CompletionRequest:
         elsewhere = f"-f{place}" if place else ""
+        key, attempt_id = question.keys[model.name], f"{live.stream.id}-{OPERATION}{elsewhere}"
+        chat = live.stream.chat
+        if chat is not None:
+            return request_to(CHAT, model, key, body=chat, attempt_id=attempt_id, timeouts=self._timeouts)
         return completion_request(
             model,
-            question.keys[model.name],
+            key,
             system=question.system,
             user=live.stream.user_prompt,
             temperature=live.stream.temperature,
             response_format="text",
-            attempt_id=f"{live.stream.id}-{OPERATION}{elsewhere}",
+            attempt_id=attempt_id,
             timeouts=self._timeouts,
         )
 
@@ -298,16 +303,10 @@ class Streaming:
         self._beating = None
 
 
-async def _said(live: Live, provider: Provider, request: CompletionRequest) -> Completion:
-    """Hands the pieces on as they come. A plug-in that does not stream says all in one piece."""
-    stream = getattr(provider, "stream", None)
-    if stream is None:
-        completion = await provider.complete(request)
-        if completion.text:
-            await live.say(completion.text)
-        return completion
-    async with aclosing(stream(request)) as pieces:
-        async for piece in pieces:
+async def _said(live: Live, provider: Provider, request: CompletionRequest, now: datetime) -> Completion:
+    """Hands the pieces on as they come."""
+    async with aclosing(pieces(provider, request, now)) as said:
+        async for piece in said:
             if isinstance(piece, Completion):
                 return piece
             await live.say(piece)
@@ -315,13 +314,16 @@ async def _said(live: Live, provider: Provider, request: CompletionRequest) -> C
 
 
 def _failure(error: MetasyncError, live: Live, *, now: datetime) -> Failure:
-    raw = error.raw if isinstance(error, ProviderError) and not live.said else None
+    told = error if isinstance(error, ProviderError) else None
+    raw = None if told is None or live.said else told.raw
     return Failure(
         error_type=type(error).__name__,
         message=str(error),
         attempts=max(1, len(live.calls)),
         at=now,
         raw=None if raw is None else raw[:_LONGEST_RAW],
+        status=None if told is None else told.status,
+        complaint=None if told is None else told.complaint,
     )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -22,7 +22,10 @@ class Framing(Protocol):
     media_type: str
     keep_alive: bytes
 
-    def piece(self, text: str) -> bytes: ...
+    def piece(self, piece: Any, /) -> bytes:
+        """Of a stream's piece, which is a text, or for a chat a chunk."""
+        ...
+
     def end(self, stream: Stream) -> Sequence[bytes]: ...
     def error(self, error: MetasyncError) -> bytes | None: ...
 

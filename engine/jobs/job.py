@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from engine.jobs.states import JobState
-from engine.llm import JsonObject, ResponseFormat
+from engine.llm import Complaint, JsonObject, ResponseFormat
 from engine.metadata import Metadata
 
 DEFAULT_MAX_ATTEMPTS = 5
@@ -23,13 +23,18 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a job is in error. `raw` is the provider's answer that could not be used, if there was one."""
+    """Why a job is in error. `raw` is the provider's answer that could not be used, if there was one.
+
+    `status` and `complaint` are those of a ProviderError: its HTTP status, and what it says for programs.
+    """
 
     error_type: str
     message: str
     attempts: int
     at: datetime
     raw: str | None = None
+    status: int | None = None
+    complaint: Complaint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

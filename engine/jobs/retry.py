@@ -80,11 +80,14 @@ def is_transient(error: Exception) -> bool:
 def failure_of(error: Exception, attempts: int, now: datetime) -> Failure:
     """`error` as the job keeps it. An unforeseen exception shows its type only: its text may hold anything."""
     foreseen = isinstance(error, MetasyncError)
-    raw = error.raw if isinstance(error, ProviderError) else None
+    told = error if isinstance(error, ProviderError) else None
+    raw = None if told is None else told.raw
     return Failure(
         error_type=type(error).__name__,
         message=str(error) if foreseen else f"internal error: {type(error).__name__}",
         attempts=attempts,
         at=now,
         raw=raw[:_RAW_LIMIT] if raw is not None else None,
+        status=None if told is None else told.status,
+        complaint=None if told is None else told.complaint,
     )

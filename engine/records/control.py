@@ -10,7 +10,7 @@ from typing import Protocol
 
 from engine.errors import MetasyncError
 from engine.jobs.job import Job, Lease
-from engine.llm import Completion
+from engine.llm import Completion, Piece
 from engine.records.runs import Run
 from engine.records.streams import Stream
 from engine.records.values import Model, Worker
@@ -61,8 +61,11 @@ class LiveStream(Protocol):
         """As it is stored: at first without an answer, once `next` has come to the end as it ended."""
         ...
 
-    async def next(self) -> str | None:
-        """The next piece of the text, not empty; None at its end, when the record of all of it is stored.
+    async def next(self) -> Piece | None:
+        """The next piece, not empty; None at the end, when the record of all of it is stored.
+
+        Of a stream with a `chat` the pieces are chunks as engine.llm.Piece has them, of any other texts. What was used
+        is in the stored record's calls.
 
         Raises the MetasyncError for which the stream ended, after its record has it. For one reader, who may take his
         time: the provider is kept waiting. A cancelled await loses no piece.

@@ -29,7 +29,10 @@ class StreamStatus(StrEnum):
 class Stream:
     """A stream as it was asked for, and what has become of it.
 
-    `additional_prompts` are ids of prompts. `text` is what came, also of an answer that broke off. `calls` are all that
+    `additional_prompts` are ids of prompts. `chat` is set where an OpenAI chat completion is streamed: its body as the
+    client sent it, which says what is asked instead of the prompts and the temperature.
+
+    `text` is what came (of a chat the first choice's), also of an answer that broke off. `calls` are all that
     were made, failed ones of models before it too. `total_duration` is in seconds; it and `completed_at` are set when
     the stream has ended, in whichever way. `lease` is held by the process that streams it.
     """
@@ -42,6 +45,7 @@ class Stream:
     metadata: Metadata
     additional_prompts: tuple[str, ...] = ()
     client_reference: JsonObject | None = None
+    chat: JsonObject | None = None
     status: StreamStatus = StreamStatus.STREAMING
     text: str = ""
     failure: Failure | None = None
@@ -135,7 +139,7 @@ class StreamStore(Protocol):
     def get(self, stream_id: str) -> Stream | None: ...
 
     def get_many(self, stream_ids: Sequence[str]) -> dict[str, Stream]:
-        """Those that exist, by id, with one query; without their prompts and texts."""
+        """Those that exist, by id, with one query; without their prompts, chats and texts."""
         ...
 
     def end(self, stream: Stream) -> bool:
@@ -154,7 +158,7 @@ class StreamStore(Protocol):
         ...
 
     def find(self, query: StreamQuery, page: Page) -> list[Stream]:
-        """Matching records in the order of their creation, without their prompts and texts."""
+        """Matching records in the order of their creation, without their prompts, chats and texts."""
         ...
 
     def count(self, query: StreamQuery) -> int: ...

@@ -6,6 +6,7 @@ any JSON comes back exactly as it came in, whatever its keys, depth or numbers a
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from engine.errors import InvalidField, StorageCorrupt
 from engine.jobs.job import Attempt, Call, Failure, Job, Lease, Totals
 from engine.jobs.references import flatten
 from engine.jobs.states import JobState
+from engine.llm import Complaint
 from engine.metadata import Metadata
 from engine.pricing import from_units, to_units
 
@@ -173,18 +175,24 @@ def failure_to_document(failure: Failure | None) -> Document | None:
         "attempts": failure.attempts,
         "failedResponseData": failure.raw,
         "timestamp": failure.at,
+        "status": failure.status,
+        "complaint": None if failure.complaint is None else asdict(failure.complaint),
     }
 
 
 def failure_from_document(document: Mapping[str, Any] | None) -> Failure | None:
     if document is None:
         return None
+    told = document.get("complaint")
+    complaint = None if told is None else Complaint(type=told["type"], code=told["code"], param=told["param"])
     return Failure(
         error_type=document["errorType"],
         message=document["errorMessage"],
         attempts=document["attempts"],
         raw=document["failedResponseData"],
         at=certain_instant(document["timestamp"]),
+        status=document.get("status"),
+        complaint=complaint,
     )
 
 

@@ -65,6 +65,7 @@ def stream_to_document(stream: Stream) -> Document:
         "completedAt": stream.completed_at,
         "_metadata": metadata_to_document(stream.metadata),
         "userPrompt": stream.user_prompt,
+        "chat": json_text(stream.chat),
         "text": stream.text,
     }
 
@@ -124,6 +125,7 @@ def _stream(document: Mapping[str, Any]) -> Stream:
         user_prompt=document.get("userPrompt", ""),
         additional_prompts=tuple(document["additionalPrompts"]),
         client_reference=json_value(document["clientReference"]),
+        chat=json_value(document.get("chat")),
         status=StreamStatus(document["status"]),
         text=document.get("text", ""),
         failure=failure_from_document(document["errorData"]),

@@ -5,13 +5,24 @@ it is 4096. There is no plain JSON mode. A JSON schema goes into output_config, 
 it; one that a model refuses nevertheless is not sent to it again. No header carries an attempt's id.
 """
 
+from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
 import orjson
 
-from engine.llm import Completion, CompletionRequest, JsonObject, ProviderError, TransientProviderError, Turn, Usage
+from engine.llm import (
+    Completion,
+    CompletionRequest,
+    JsonObject,
+    ProviderError,
+    TransientProviderError,
+    Turn,
+    UnsupportedParameter,
+)
+from llm_workers.providers.anthropic_chat import DEFAULT_LIMIT, Events, chat_answer, chat_body, usage_of
+from llm_workers.providers.chat_chunks import Translation
 from llm_workers.providers.events import Fold
-from llm_workers.providers.http import HttpProvider, count, cut_off, nothing_said, refused_by_model
+from llm_workers.providers.http import Embedding, HttpProvider, cut_off, nothing_said, refused_by_model
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
 from llm_workers.providers.schemas import closed
 
@@ -21,7 +32,6 @@ if TYPE_CHECKING:
     from llm_workers.transport import HttpAnswer, Transport
 
 _ADDRESS = "https://api.anthropic.com"
-_DEFAULT_LIMIT = 4096
 _CUT_OFF = frozenset({"max_tokens", "model_context_window_exceeded"})
 # Without one the SDK refuses large limits, because its own timeout would be too short for them.
 _SDK_TIMEOUT_SECONDS = 600.0
@@ -51,10 +61,12 @@ class AnthropicProvider(HttpProvider):
         return rehearse(call)
 
     def body(self, request: CompletionRequest) -> JsonObject:
+        if request.chat is not None:
+            return chat_body(request.chat, request)
         turns = (Turn("user", request.user), *request.turns)
         body: JsonObject = {
             "model": request.endpoint.deployment,
-            "max_tokens": request.max_tokens or _DEFAULT_LIMIT,
+            "max_tokens": request.max_tokens or DEFAULT_LIMIT,
             "messages": [{"role": turn.role, "content": turn.text} for turn in turns],
         }
         if request.system:
@@ -66,6 +78,15 @@ class AnthropicProvider(HttpProvider):
 
     def fold(self) -> Fold:
         return _MessageFold()
+
+    def chat_answer(self, document: JsonObject, request: CompletionRequest, now: datetime) -> JsonObject:
+        return chat_answer(document, request, now)
+
+    def chat_translation(self) -> Translation:
+        return Events()
+
+    def embedding(self, request: CompletionRequest) -> Embedding:  # noqa: ARG002 - whatever is asked
+        raise UnsupportedParameter("model", "Anthropic has no embeddings")
 
     def read(self, document: JsonObject, request: CompletionRequest) -> Completion:
         usage = usage_of(document.get("usage") or {})
@@ -81,7 +102,9 @@ class AnthropicProvider(HttpProvider):
 
     def refusal(self, answer: "HttpAnswer", request: CompletionRequest, sent: JsonObject) -> ProviderError:
         error = super().refusal(answer, request, sent)
-        if answer.status != 400 or "output_config" not in sent or not _speaks_of_a_schema(answer.body):
+        if request.chat is not None or answer.status != 400 or "output_config" not in sent:
+            return error
+        if not _speaks_of_a_schema(answer.body):
             return error
         self._refused.add(_place(request))
         return TransientProviderError(
@@ -133,14 +156,3 @@ def _place(request: CompletionRequest) -> tuple[str, str, bytes]:
 def base_url(endpoint: str) -> str:
     """What the SDK takes: without the path that it adds itself."""
     return endpoint.strip().rstrip("/").removesuffix("/messages").removesuffix("/v1")
-
-
-def usage_of(usage: JsonObject) -> Usage:
-    """Anthropic counts cached input beside the input, not in it."""
-    cached = count(usage.get("cache_read_input_tokens"))
-    return Usage(
-        input_tokens=count(usage.get("input_tokens")) + count(usage.get("cache_creation_input_tokens")) + cached,
-        output_tokens=count(usage.get("output_tokens")),
-        cached_input_tokens=cached,
-        reasoning_tokens=count((usage.get("output_tokens_details") or {}).get("thinking_tokens")),
-    )

@@ -3,23 +3,29 @@
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from engine.llm import JsonObject, TransientProviderError
+from engine.llm import JsonObject, Piece, TransientProviderError
 
 _LARGEST_EVENT = 8 * 1024 * 1024
 END_MARK = b"[DONE]"
 
 
 class Fold(Protocol):
-    """Adds a vendor's events up. `ended`: the event that ends an answer has come."""
+    """Adds a vendor's events up."""
 
-    ended: bool
+    @property
+    def ended(self) -> bool:
+        """The event that ends an answer has come."""
+        ...
 
-    def feed(self, event: JsonObject) -> str:
-        """The piece of text in an event, which may be empty. Raises KeyError and the like for a strange shape."""
+    def feed(self, event: JsonObject) -> Piece | None:
+        """The piece in an event, which may be empty. Raises KeyError and the like for a strange shape."""
         ...
 
     def document(self, text: str) -> JsonObject:
-        """What the vendor would have answered without streaming, `text` being all pieces."""
+        """What the vendor would have answered without streaming, `text` being all pieces.
+
+        For a chat it has OpenAI's shape, whoever the vendor.
+        """
         ...
 
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import orjson
 
 from engine.llm import (
+    Complaint,
     ContentFiltered,
     PermanentProviderError,
     ProviderError,
@@ -28,6 +29,7 @@ from llm_workers.providers.limit_headers import http_date, sent_at
 
 RAW_LIMIT = 64 * 1024
 _MESSAGE_LIMIT = 500
+_WORD_LIMIT = 200
 _LONGEST_WAIT = timedelta(days=1)
 _QUOTA_CODES = frozenset(
     {
@@ -116,7 +118,19 @@ def refused(
         retry_after=_delay_in(document) if wait is None else wait,
         raw=raw_text(body, key),
         request_id=request_id(headers),
+        complaint=_complaint(document, key),
     )
+
+
+def _complaint(document: Any, key: str | None) -> Complaint | None:
+    """What the vendor says in the fields of OpenAI's errors; a number is a status, not a code."""
+    error = _error(document)
+    told = {
+        name: cleaned(error[name], key)[:_WORD_LIMIT]
+        for name in ("type", "code", "param")
+        if isinstance(error.get(name), str)
+    }
+    return Complaint(**told) if told else None
 
 
 def _class_of(status: int, words: frozenset[str], message: str) -> type[ProviderError]:

@@ -1,13 +1,18 @@
 """Google's Gemini API by google-genai. No header carries an attempt's id."""
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from yarl import URL
 
-from engine.llm import Completion, CompletionRequest, JsonObject, Turn, UnusableAnswer, Usage
+from engine.llm import Completion, CompletionRequest, JsonObject, Turn, UnusableAnswer
+from llm_workers.providers.chat_chunks import Translation
 from llm_workers.providers.events import Fold
-from llm_workers.providers.http import HttpProvider, broken_off, count, cut_off, filtered, nothing_said
+from llm_workers.providers.gemini_answers import Events, chat_answer, embedding_of, text_of
+from llm_workers.providers.gemini_chat import chat_body
+from llm_workers.providers.gemini_endings import BROKEN_OFF, CUT_OFF, FILTERED, GOOD_ENDS, usage_of
+from llm_workers.providers.http import Embedding, HttpProvider, broken_off, cut_off, filtered, nothing_said
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
 
 if TYPE_CHECKING:
@@ -16,32 +21,6 @@ if TYPE_CHECKING:
 _ADDRESS = "https://generativelanguage.googleapis.com"
 _VERSION = re.compile(r"v\d+\w*")
 _ROLES = {"user": "user", "assistant": "model"}
-# google.genai.types.FinishReason says what each of them means.
-_FILTERED = frozenset(
-    {
-        "BLOCKLIST",
-        "ESCALATION",
-        "IMAGE_PROHIBITED_CONTENT",
-        "IMAGE_RECITATION",
-        "IMAGE_SAFETY",
-        "LANGUAGE",
-        "MODEL_ARMOR",
-        "PROHIBITED_CONTENT",
-        "RECITATION",
-        "SAFETY",
-        "SPII",
-    }
-)
-_BROKEN_OFF = frozenset({"MALFORMED_RESPONSE"})
-_CUT_OFF = frozenset({"MAX_TOKENS", "CONTINUATION"})
-_GOOD_ENDS = frozenset({None, "STOP", "FINISH_REASON_UNSPECIFIED"})
-# The SDK's names for what the wire calls otherwise.
-_ARGUMENTS = {
-    "temperature": "temperature",
-    "maxOutputTokens": "max_output_tokens",
-    "responseMimeType": "response_mime_type",
-    "responseJsonSchema": "response_json_schema",
-}
 
 
 class GeminiProvider(HttpProvider):
@@ -52,7 +31,8 @@ class GeminiProvider(HttpProvider):
         from google import genai  # noqa: PLC0415 - half a second to import, and only where some model needs it
         from google.genai import types  # noqa: PLC0415
 
-        settings = {_ARGUMENTS[name]: value for name, value in self.body(request)["generationConfig"].items()}
+        asked = self.body(request)
+        about = {name: asked[name] for name in ("systemInstruction", "tools", "toolConfig") if name in asked}
         version = request.endpoint.api_version
 
         def call(client: "httpx2.Client") -> object:
@@ -62,13 +42,15 @@ class GeminiProvider(HttpProvider):
                 httpx_client=client,
             )
             sdk = genai.Client(api_key=request.endpoint.key, vertexai=False, http_options=options)
-            config = types.GenerateContentConfig(system_instruction=request.system or None, **settings)
-            contents: Any = _said(request)
+            config = types.GenerateContentConfig.model_validate({**asked["generationConfig"], **about})
+            contents: Any = asked["contents"]
             return sdk.models.generate_content(model=request.endpoint.deployment, contents=contents, config=config)
 
         return rehearse(call)
 
     def body(self, request: CompletionRequest) -> JsonObject:
+        if request.chat is not None:
+            return chat_body(request.chat, request)
         wanted = request.response_format
         settings: dict[str, Any] = {
             "temperature": request.temperature,
@@ -93,6 +75,15 @@ class GeminiProvider(HttpProvider):
     def fold(self) -> Fold:
         return _PartFold()
 
+    def chat_answer(self, document: JsonObject, request: CompletionRequest, now: datetime) -> JsonObject:
+        return chat_answer(document, request, now)
+
+    def chat_translation(self) -> Translation:
+        return Events()
+
+    def embedding(self, request: CompletionRequest) -> Embedding:
+        return embedding_of(request)
+
     def read(self, document: JsonObject, request: CompletionRequest) -> Completion:
         usage = usage_of(document.get("usageMetadata") or {})
         blocked = (document.get("promptFeedback") or {}).get("blockReason")
@@ -101,14 +92,14 @@ class GeminiProvider(HttpProvider):
         if not document.get("candidates"):
             raise nothing_said(usage)
         candidate = document["candidates"][0]
-        text, reason = _text(candidate), candidate.get("finishReason")
-        if reason in _FILTERED:
+        text, reason = text_of(candidate), candidate.get("finishReason")
+        if reason in FILTERED:
             raise filtered(reason, text, usage)
-        if reason in _BROKEN_OFF:
+        if reason in BROKEN_OFF:
             raise broken_off(reason, text, usage)
-        if reason in _CUT_OFF and request.response_format != "text":
+        if reason in CUT_OFF and request.response_format != "text":
             raise cut_off(text, usage)
-        if reason not in _GOOD_ENDS | _CUT_OFF:
+        if reason not in GOOD_ENDS | CUT_OFF:
             raise UnusableAnswer(f"the vendor ended the answer ({reason})", raw=text or None, usage=usage)
         return Completion(text=text, usage=usage, finish_reason=reason)
 
@@ -130,7 +121,7 @@ class _PartFold:
         candidate = event["candidates"][0]
         self._reason = candidate.get("finishReason") or self._reason
         self.ended = self._reason is not None
-        return _text(candidate)
+        return text_of(candidate)
 
     def document(self, text: str) -> JsonObject:
         candidate = {"content": {"parts": [{"text": text}]}, "finishReason": self._reason}
@@ -142,24 +133,7 @@ def _said(request: CompletionRequest) -> list[JsonObject]:
     return [{"parts": [{"text": turn.text}], "role": _ROLES[turn.role]} for turn in turns]
 
 
-def _text(candidate: JsonObject) -> str:
-    """The candidate's text without its thoughts."""
-    parts = (candidate.get("content") or {}).get("parts") or ()
-    return "".join(part.get("text", "") for part in parts if not part.get("thought"))
-
-
 def base_url(endpoint: str) -> str:
     """What the SDK takes: without the API version, which it adds itself."""
     parts = endpoint.strip().rstrip("/").split("/")
     return "/".join(parts[:-1] if _VERSION.fullmatch(parts[-1]) else parts)
-
-
-def usage_of(usage: JsonObject) -> Usage:
-    """Google counts thoughts beside the candidates' tokens, and bills both as output."""
-    thoughts = count(usage.get("thoughtsTokenCount"))
-    return Usage(
-        input_tokens=count(usage.get("promptTokenCount")),
-        output_tokens=count(usage.get("candidatesTokenCount")) + thoughts,
-        cached_input_tokens=count(usage.get("cachedContentTokenCount")),
-        reasoning_tokens=thoughts,
-    )

@@ -1,8 +1,10 @@
 """What all providers that speak JSON over HTTP share. A vendor's file says only what is the vendor's own."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar
 
 import orjson
 from yarl import URL
@@ -15,11 +17,14 @@ from engine.llm import (
     ContentFiltered,
     JsonObject,
     Level,
+    Piece,
     ProviderError,
     TransientProviderError,
     UnusableAnswer,
     Usage,
 )
+from llm_workers.providers.chat_answers import chat_completion
+from llm_workers.providers.chat_chunks import ChatFold, Translation, text_in
 from llm_workers.providers.events import Fold, event_data
 from llm_workers.providers.faults import (
     cleaned,
@@ -37,7 +42,19 @@ from llm_workers.providers.rehearsal import Rehearsal, Rehearsals
 if TYPE_CHECKING:
     from llm_workers.transport import HttpAnswer, HttpStream, Transport
 
+Reading = Callable[[JsonObject, CompletionRequest], Completion]
+"""An answer's document, and what was asked, to the completion in it."""
+
 _STRANGE = (KeyError, TypeError, AttributeError, IndexError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A request for vectors: its body, where it goes, given where a plain call goes, and how its answer is read."""
+
+    body: JsonObject
+    url: Callable[[URL], URL]
+    read: Reading
 
 
 class HttpProvider(ABC):
@@ -48,6 +65,7 @@ class HttpProvider(ABC):
 
     sdk: str
     needs_key: ClassVar[bool] = True
+    takes_chat: ClassVar[bool] = True
     key_variable: ClassVar[str | None] = None
     attempt_header: str | None = None
 
@@ -61,7 +79,10 @@ class HttpProvider(ABC):
 
     @abstractmethod
     def body(self, request: CompletionRequest) -> JsonObject:
-        """The JSON body; equal to the rehearsed one, which the contract suite checks."""
+        """The JSON body; equal to the rehearsed one, which the contract suite checks. A chat's is the translated one.
+
+        Raises UnsupportedParameter for a chat that the vendor cannot take.
+        """
 
     @abstractmethod
     def read(self, document: JsonObject, request: CompletionRequest) -> Completion:
@@ -74,6 +95,18 @@ class HttpProvider(ABC):
     def fold(self) -> Fold:
         """What adds the events of one streamed answer up."""
 
+    @abstractmethod
+    def chat_answer(self, document: JsonObject, request: CompletionRequest, now: datetime) -> JsonObject:
+        """A chat's whole answer in OpenAI's shape. Errors as in `read`, but refusals, filters and limits are none."""
+
+    @abstractmethod
+    def chat_translation(self) -> Translation:
+        """What makes OpenAI's chunks of one streamed chat's events."""
+
+    @abstractmethod
+    def embedding(self, request: CompletionRequest) -> Embedding:
+        """How the vendor embeds what is asked. Raises UnsupportedParameter where it does not."""
+
     def stream_body(self, request: CompletionRequest) -> JsonObject:
         return {**self.body(request), "stream": True}
 
@@ -82,40 +115,44 @@ class HttpProvider(ABC):
         return url
 
     async def prepare(self, request: CompletionRequest) -> None:
-        """What takes long the first time, such as importing the SDK: before the call's own time begins."""
+        """What takes long the first time, such as importing the SDK: before the call's own time begins.
+
+        A chat is translated beforehand, so that one that cannot be is no call at all.
+        """
+        if request.chat is not None:
+            self.body(request)
+        if request.embeds is not None:
+            self.embedding(request)
         await self._rehearsals.of(request)
 
     async def complete(self, request: CompletionRequest) -> Completion:
         rehearsal = await self._rehearsals.of(request)
-        sent = self.body(request)
-        headers = self._headers(rehearsal, request)
-        answer = await self._transport.post(rehearsal.url, headers, orjson.dumps(sent), request.timeouts)
-        try:
-            if not 200 <= answer.status < 300:
-                raise self.refusal(answer, request, sent)
-            return self._completion(answer, request)
-        except ProviderError as error:
-            error.levels = self._levels(answer)
-            raise
+        reading = self.read if request.chat is None else self._read_chat
+        return await self._posted(rehearsal.url, self.body(request), request, reading)
 
-    async def stream(self, request: CompletionRequest) -> AsyncGenerator[str | Completion, None]:
+    async def embed(self, request: CompletionRequest) -> Completion:
+        embedding = self.embedding(request)
+        rehearsal = await self._rehearsals.of(request)
+        return await self._posted(embedding.url(rehearsal.url), embedding.body, request, embedding.read)
+
+    async def stream(self, request: CompletionRequest) -> AsyncGenerator[Piece | Completion, None]:
         rehearsal = await self._rehearsals.of(request)
         sent = self.stream_body(request)
         url, headers = self.stream_url(rehearsal.url), self._headers(rehearsal, request)
         answer = await self._transport.open(url, headers, orjson.dumps(sent), request.timeouts)
-        fold, pieces = self.fold(), list[str]()
+        fold, texts = self._fold(request), list[str]()
         try:
             if not 200 <= answer.status < 300:
                 raise self.refusal(await answer.whole(), request, sent)
             async for data in event_data(answer.pieces()):
                 piece = self._piece(fold, data, answer, request)
                 if piece:
-                    pieces.append(piece)
+                    texts.append(text_in(piece))
                     yield piece
-            yield self._streamed(fold, "".join(pieces), answer, request)
+            yield self._streamed(fold, "".join(texts), answer, request)
         except ProviderError as error:
             error.levels = self._levels(answer)
-            self._tell_of_the_part(error, fold, "".join(pieces), request)
+            self._tell_of_the_part(error, fold, "".join(texts), request)
             raise
         finally:
             answer.close()
@@ -129,9 +166,29 @@ class HttpProvider(ABC):
         key = request.endpoint.key
         return refused(answer.status, answer.headers, answer.body, sdk=self.sdk, key=key, now=now)
 
-    def _rehearsed(self, request: CompletionRequest) -> Rehearsal:
+    async def _posted(self, url: URL, sent: JsonObject, request: CompletionRequest, reading: Reading) -> Completion:
+        headers = self._headers(await self._rehearsals.of(request), request)
+        answer = await self._transport.post(url, headers, orjson.dumps(sent), request.timeouts)
         try:
-            return self.rehearse(request)
+            if not 200 <= answer.status < 300:
+                raise self.refusal(answer, request, sent)
+            return self._completion(answer, request, reading)
+        except ProviderError as error:
+            error.levels = self._levels(answer)
+            raise
+
+    def _fold(self, request: CompletionRequest) -> Fold:
+        if request.chat is None:
+            return self.fold()
+        return ChatFold(self.chat_translation(), self._transport.clock.now())
+
+    def _read_chat(self, document: JsonObject, request: CompletionRequest) -> Completion:
+        return chat_completion(self.chat_answer(document, request, self._transport.clock.now()))
+
+    def _rehearsed(self, request: CompletionRequest) -> Rehearsal:
+        """Of a plain request: where calls go is the endpoint's, and what clients ask for may be new to the SDK."""
+        try:
+            return self.rehearse(replace(request, chat=None, embeds=None))
         except Exception as error:  # noqa: BLE001 - SDKs refuse settings with whatever they like
             sdk_unusable(error, self.sdk)
 
@@ -140,7 +197,7 @@ class HttpProvider(ABC):
             return rehearsal.headers
         return {**rehearsal.headers, self.attempt_header: request.attempt_id}
 
-    def _completion(self, answer: "HttpAnswer", request: CompletionRequest) -> Completion:
+    def _completion(self, answer: "HttpAnswer", request: CompletionRequest, reading: Reading) -> Completion:
         key = request.endpoint.key
         document = document_of(answer.body)
         if not isinstance(document, dict):
@@ -149,30 +206,26 @@ class HttpProvider(ABC):
             # Gateways that had promised an answer before their vendor failed.
             now = self._transport.clock.now()
             raise failed_midway(document, answer.headers, answer.body, sdk=self.sdk, key=key, now=now)
-        return self._read(document, answer, request)
+        return self._read(document, answer, request, reading)
 
-    def _read(self, document: JsonObject, answer: "HttpAnswer", request: CompletionRequest) -> Completion:
+    def _read(
+        self, document: JsonObject, answer: "HttpAnswer", request: CompletionRequest, reading: Reading
+    ) -> Completion:
         key = request.endpoint.key
         try:
-            completion = self.read(document, request)
+            completion = reading(document, request)
         except (TransientProviderError, UnusableAnswer) as error:
             error.status, error.request_id = answer.status, request_id(answer.headers)
             error.raw = error.raw if error.raw is not None else raw_text(answer.body, key)
             raise
         except _STRANGE as error:
             raise unreadable(answer.status, answer.headers, answer.body, sdk=self.sdk, key=key) from error
-        return Completion(
-            text=completion.text,
-            usage=completion.usage,
-            finish_reason=completion.finish_reason,
-            request_id=request_id(answer.headers),
-            levels=self._levels(answer),
-        )
+        return replace(completion, request_id=request_id(answer.headers), levels=self._levels(answer))
 
     def _levels(self, answer: "HttpAnswer | HttpStream") -> tuple[Level, ...]:
         return levels_in(answer.headers, self._transport.clock.now())
 
-    def _piece(self, fold: Fold, data: bytes, answer: "HttpStream", request: CompletionRequest) -> str:
+    def _piece(self, fold: Fold, data: bytes, answer: "HttpStream", request: CompletionRequest) -> Piece | None:
         key, event = request.endpoint.key, document_of(data)
         try:
             if event.get("error"):
@@ -188,7 +241,10 @@ class HttpProvider(ABC):
         if not fold.ended:
             raise TransientProviderError("the stream ended before the answer did", status=answer.status)
         whole = HttpAnswer(answer.status, answer.headers, text.encode())
-        return self._read(fold.document(text), whole, request)
+        return self._read(fold.document(text), whole, request, self._read_folded)
+
+    def _read_folded(self, document: JsonObject, request: CompletionRequest) -> Completion:
+        return self.read(document, request) if request.chat is None else chat_completion(document)
 
     def _tell_of_the_part(self, error: ProviderError, fold: Fold, text: str, request: CompletionRequest) -> None:
         """A call that broke off in the middle gave a text, and may have told its usage."""
@@ -200,15 +256,10 @@ class HttpProvider(ABC):
     def _used_so_far(self, fold: Fold, request: CompletionRequest) -> Usage | None:
         """What the vendor has told of an unfinished answer, if anything."""
         try:
-            usage = self.read(fold.document("so far"), request).usage
+            usage = self._read_folded(fold.document("so far"), request).usage
         except (ProviderError, *_STRANGE):
             return None
         return usage if usage.input_tokens or usage.output_tokens else None
-
-
-def count(value: Any) -> int:
-    """A number of tokens, 0 where the vendor told none."""
-    return int(value) if value else 0
 
 
 def refused_by_model(text: str, usage: Usage) -> AnswerRefused:

@@ -6,26 +6,32 @@ How endpoints differ is in compatible.py; what is decided here:
   deprecates the latter, many compatible servers know no other.
 - Reasoning models get no temperature. Should an endpoint refuse a parameter nevertheless, it is left out from then on
   (a token limit gets its other name first) and the call fails as transient, so that the next attempt goes through.
+- In a chat only what we add or name ourselves is left out so: what the client asked for and the vendor refuses is the
+  client's to know.
 - JSON mode is asked for where it is known to work, and only when the prompts speak of JSON, without which OpenAI
   refuses it. A JSON schema is sent everywhere but where it is known to be refused.
 """
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from engine.llm import Completion, CompletionRequest, JsonObject, ProviderError, TransientProviderError, Usage
+from engine.llm import Completion, CompletionRequest, JsonObject, ProviderError, TransientProviderError
+from llm_workers.providers.chat_answers import content_text, usage_of
+from llm_workers.providers.chat_chunks import Translation
 from llm_workers.providers.compatible import Compatible, spoken_at
 from llm_workers.providers.events import Fold
 from llm_workers.providers.faults import unwanted_parameter
 from llm_workers.providers.http import (
+    Embedding,
     HttpProvider,
     broken_off,
-    count,
     cut_off,
     filtered,
     nothing_said,
     refused_by_model,
 )
+from llm_workers.providers.openai_chat import completed, embedding_of, passed_on
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
 
 if TYPE_CHECKING:
@@ -76,14 +82,15 @@ class OpenAiProvider(HttpProvider):
         return rehearsal if request.endpoint.key else rehearsal.without("authorization")
 
     def body(self, request: CompletionRequest) -> JsonObject:
+        options = {name: value for name, value in self._options(request) if value is not None}
+        if self._unwanted:
+            for name in [name for name in options if self._is_left_out(request, name)]:
+                self._leave_out(options, name, _place(request))
+        if request.chat is not None:
+            return {"model": request.endpoint.deployment, **passed_on(request.chat), **options}
         messages = [{"role": "system", "content": request.system}] if request.system else []
         messages.append({"role": "user", "content": request.user})
         messages += ({"role": turn.role, "content": turn.text} for turn in request.turns)
-        options = {name: value for name, value in self._options(request) if value is not None}
-        if self._unwanted:
-            place = _place(request)
-            for name in [name for name in options if (*place, name) in self._unwanted]:
-                self._leave_out(options, name, place)
         return {"model": request.endpoint.deployment, "messages": messages, **options}
 
     def stream_body(self, request: CompletionRequest) -> JsonObject:
@@ -95,13 +102,22 @@ class OpenAiProvider(HttpProvider):
     def fold(self) -> Fold:
         return _ChunkFold()
 
+    def chat_answer(self, document: JsonObject, request: CompletionRequest, now: datetime) -> JsonObject:
+        return completed(document, request, now)
+
+    def chat_translation(self) -> Translation:
+        return lambda event: event
+
+    def embedding(self, request: CompletionRequest) -> Embedding:
+        return embedding_of(request)
+
     def read(self, document: JsonObject, request: CompletionRequest) -> Completion:
         usage = usage_of(document.get("usage") or {})
         if not document["choices"]:
             raise nothing_said(usage)
         choice = document["choices"][0]
         message, reason = choice["message"], choice.get("finish_reason")
-        text = _text(message.get("content"))
+        text = content_text(message.get("content"))
         if message.get("refusal"):
             raise refused_by_model(message["refusal"], usage)
         if reason == "content_filter":
@@ -114,7 +130,8 @@ class OpenAiProvider(HttpProvider):
 
     def refusal(self, answer: "HttpAnswer", request: CompletionRequest, sent: JsonObject) -> ProviderError:
         error = super().refusal(answer, request, sent)
-        parameter = unwanted_parameter(answer.status, answer.body, sent.keys() & _OPTIONAL)
+        ours = {name for name in sent.keys() & _OPTIONAL if self._is_ours(request, name)}
+        parameter = unwanted_parameter(answer.status, answer.body, ours)
         if parameter is None:
             return error
         self._unwanted.add((*_place(request), parameter))
@@ -132,11 +149,20 @@ class OpenAiProvider(HttpProvider):
     def _options(self, request: CompletionRequest) -> list[tuple[str, Any]]:
         limit = "max_completion_tokens" if self.takes_newer_limit(request) else "max_tokens"
         warm = not is_reasoning(request.endpoint.deployment)
-        return [
-            ("temperature", request.temperature if warm else None),
-            (limit, request.max_tokens),
-            ("response_format", self._response_format(request)),
-        ]
+        options = [("temperature", request.temperature if warm else None), (limit, request.max_tokens)]
+        return options if request.chat is not None else [*options, ("response_format", self._response_format(request))]
+
+    def _is_left_out(self, request: CompletionRequest, name: str) -> bool:
+        return (*_place(request), name) in self._unwanted and self._is_ours(request, name)
+
+    def _is_ours(self, request: CompletionRequest, name: str) -> bool:
+        """Whether nobody misses it if it is left out, or it has another name. In a chat the client may miss it."""
+        if request.chat is None or name == "stream_options":
+            return True
+        if name not in _OTHER_LIMIT:
+            return False
+        asked = any(request.chat.get(limit) is not None for limit in _OTHER_LIMIT)
+        return not asked or (*_place(request), _OTHER_LIMIT[name]) not in self._unwanted
 
     def _response_format(self, request: CompletionRequest) -> JsonObject | None:
         wanted = request.response_format
@@ -171,7 +197,7 @@ class _ChunkFold:
         self._refusal += delta.get("refusal") or ""
         self._reason = choice.get("finish_reason") or self._reason
         self.ended = self._reason is not None
-        return _text(delta.get("content"))
+        return content_text(delta.get("content"))
 
     def document(self, text: str) -> JsonObject:
         message = {"content": text, "refusal": self._refusal or None}
@@ -191,27 +217,6 @@ def is_reasoning(deployment: str) -> bool:
 def base_url(endpoint: str) -> str:
     """What the SDK takes: without the path that it adds itself."""
     return endpoint.strip().rstrip("/").removesuffix("/chat/completions")
-
-
-def usage_of(usage: JsonObject) -> Usage:
-    """DeepSeek has its own name for cached input; xAI counts reasoning beside the output, which its total shows."""
-    given, answered = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
-    cached = count((usage.get("prompt_tokens_details") or {}).get("cached_tokens"))
-    reasoning = count((usage.get("completion_tokens_details") or {}).get("reasoning_tokens"))
-    beside = reasoning and count(usage.get("total_tokens")) == given + answered + reasoning
-    return Usage(
-        input_tokens=given,
-        output_tokens=answered + reasoning if beside else answered,
-        cached_input_tokens=cached or count(usage.get("prompt_cache_hit_tokens")),
-        reasoning_tokens=reasoning,
-    )
-
-
-def _text(content: Any) -> str:
-    """A message's text: plain, or in parts, of which thoughts do not belong to the answer."""
-    if isinstance(content, list):
-        return "".join(part["text"] for part in content if part["type"] == "text")
-    return content or ""
 
 
 def _place(request: CompletionRequest) -> tuple[str, str]:

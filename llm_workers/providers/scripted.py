@@ -19,6 +19,7 @@ _PAUSE_SECONDS = 0.01
 
 class ScriptedProvider:
     needs_key: ClassVar[bool] = False
+    takes_chat: ClassVar[bool] = True
 
     def __init__(self, _transport: "Transport", pause: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
         self._pause = pause
