@@ -55,18 +55,19 @@ def chat_body(chat: JsonObject, request: CompletionRequest) -> JsonObject:
 
 
 def _settings(chat: JsonObject, request: CompletionRequest) -> JsonObject:
+    """Penalties of 0 and one answer are not sent: some models refuse to hear of them."""
     kind, schema = schema_in(chat)
-    wants_logprobs = bool(chat.get("logprobs"))
+    wants_logprobs, count = bool(chat.get("logprobs")), whole_number(chat, "n", 1)
     return {
         "temperature": request.temperature,
         "maxOutputTokens": request.max_tokens,
         "topP": number_in(chat, "top_p"),
         "topK": number_in(chat, "top_k"),
-        "candidateCount": whole_number(chat, "n", 1),
+        "candidateCount": None if count == 1 else count,
         "stopSequences": stops_in(chat) or None,
         "seed": whole_number(chat, "seed"),
-        "presencePenalty": number_in(chat, "presence_penalty"),
-        "frequencyPenalty": number_in(chat, "frequency_penalty"),
+        "presencePenalty": number_in(chat, "presence_penalty") or None,
+        "frequencyPenalty": number_in(chat, "frequency_penalty") or None,
         "responseLogprobs": True if wants_logprobs else None,
         "logprobs": whole_number(chat, "top_logprobs") if wants_logprobs else None,
         "responseMimeType": None if kind == "text" else "application/json",

@@ -31,7 +31,7 @@ from llm_workers.providers.http import (
     nothing_said,
     refused_by_model,
 )
-from llm_workers.providers.openai_chat import completed, embedding_of, passed_on
+from llm_workers.providers.openai_chat import chunk, completed, embedding_of, passed_on
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class OpenAiProvider(HttpProvider):
         return completed(document, request, now)
 
     def chat_translation(self) -> Translation:
-        return lambda event: event
+        return chunk
 
     def embedding(self, request: CompletionRequest) -> Embedding:
         return embedding_of(request)

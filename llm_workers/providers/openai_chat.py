@@ -5,11 +5,12 @@ from datetime import datetime
 from yarl import URL
 
 from engine.llm import Completion, CompletionRequest, JsonObject, Usage
-from llm_workers.providers.chat_answers import content_text, count, usage_shape
+from llm_workers.providers.chat_answers import content_text, count, usage_of, usage_shape
 from llm_workers.providers.http import Embedding
 
 _OURS = frozenset({"model", "stream", "stream_options", "temperature", "max_tokens", "max_completion_tokens"})
 """What the request itself says, or we decide."""
+_REASONS = {"model_length": "length"}
 
 
 def passed_on(chat: JsonObject) -> JsonObject:
@@ -19,7 +20,7 @@ def passed_on(chat: JsonObject) -> JsonObject:
 
 def completed(document: JsonObject, request: CompletionRequest, now: datetime) -> JsonObject:
     """A compatible server's answer, with what it left out of OpenAI's shape."""
-    usage = document.get("usage") or usage_shape(Usage())
+    usage = _usage(document.get("usage") or usage_shape(Usage()))
     about = {
         "id": f"chatcmpl-{request.attempt_id}",
         "created": int(now.timestamp()),
@@ -34,7 +35,25 @@ def _choice(number: int, choice: JsonObject) -> JsonObject:
     message = {"role": "assistant", "content": None, "refusal": None, **choice["message"]}
     if isinstance(message["content"], list):
         message["content"] = content_text(message["content"])
-    return {"index": number, "logprobs": None, "finish_reason": None, **choice, "message": message}
+    reason = _REASONS.get(choice.get("finish_reason"), choice.get("finish_reason"))
+    return {"index": number, "logprobs": None, **choice, "finish_reason": reason, "message": message}
+
+
+def chunk(event: JsonObject) -> JsonObject:
+    """A compatible server's chunk, with endings and counts as OpenAI has them."""
+    choices = [
+        {**each, "finish_reason": _REASONS.get(each.get("finish_reason"), each.get("finish_reason"))}
+        for each in event["choices"]
+    ]
+    usage = event.get("usage")
+    return {**event, "choices": choices, "usage": _usage(usage) if usage else None}
+
+
+def _usage(told: JsonObject) -> JsonObject:
+    """Where a vendor counts in its own way, its fields stay and OpenAI's say the same."""
+    shape = usage_shape(usage_of(told))
+    details = {name: {**(told.get(name) or {}), **value} for name, value in shape.items() if name.endswith("details")}
+    return {**told, **shape, **details}
 
 
 def embedding_of(request: CompletionRequest) -> Embedding:

@@ -3,14 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 
 import orjson
 import pytest
 
 from engine.llm import (
     Completion,
-    CompletionRequest,
     Endpoint,
     ProviderError,
     ProviderRefusedKey,
@@ -26,45 +24,7 @@ from llm_workers.providers.scripted import STREAMED, ScriptedProvider
 from llm_workers.transport import Transport
 from tests.support.fake_provider import FakeProvider
 from tests.support.fake_provider.server import PLAIN_ANSWER
-from tests.support.vendors import KEY, TINY, VENDORS, Vendor, asked, shown_by
-
-
-@dataclass
-class Streamed:
-    """What came of a stream."""
-
-    pieces: list[str] = field(default_factory=list)
-    completion: Completion | None = None
-    error: ProviderError | None = None
-
-
-async def _read(provider: HttpProvider, request: CompletionRequest) -> Streamed:
-    result = Streamed()
-    try:
-        async with aclosing(provider.stream(request)) as stream:
-            async for item in stream:
-                assert result.completion is None
-                if isinstance(item, Completion):
-                    result.completion = item
-                else:
-                    result.pieces.append(item)
-    except ProviderError as error:
-        result.error = error
-    return result
-
-
-def streamed(request: CompletionRequest) -> Streamed:
-    """All that came of one streamed call."""
-
-    async def run() -> Streamed:
-        providers = ProviderSet(Registry())
-        provider = await providers.get(request.endpoint.sdk)
-        assert isinstance(provider, HttpProvider)
-        result = await _read(provider, request)
-        await providers.aclose()
-        return result
-
-    return asyncio.run(run())
+from tests.support.vendors import KEY, TINY, VENDORS, Vendor, asked, shown_by, streamed
 
 
 def test_pieces_and_their_sum(vendor: Vendor, fake: FakeProvider) -> None:

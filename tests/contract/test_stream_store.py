@@ -39,7 +39,12 @@ def test_a_record_comes_back_as_it_was_written(storage: Storage) -> None:
     """Every field survives, at the beginning and at the end; adding it once more changes nothing."""
     [stream] = stored(
         storage,
-        make_stream(additional_prompts=("a" * 24,), client_reference={"team": {"name": "red"}}, user_prompt="\0 ü 🙂"),
+        make_stream(
+            additional_prompts=("a" * 24,),
+            client_reference={"team": {"name": "red"}},
+            user_prompt="\0 ü 🙂",
+            chat={"$a.b": ["\0 ü", 2**60, None]},
+        ),
     )
     assert storage.streams.get(stream.id) == stream
 
@@ -49,7 +54,7 @@ def test_a_record_comes_back_as_it_was_written(storage: Storage) -> None:
 
     assert storage.streams.get(stream.id) == replace(end, revision=1)
     assert storage.streams.get_many([stream.id, "b" * 24]) == {
-        stream.id: replace(end, revision=1, text="", user_prompt="")
+        stream.id: replace(end, revision=1, text="", user_prompt="", chat=None)
     }
     assert storage.streams.get("c" * 24) is None
     assert storage.streams.get("\ud800") is None

@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.jobs.job import Attempt, Call, Failure, Job, Lease
 from engine.jobs.outcome import Completed, DeadLettered, Outcome, Released, Retried, Settlement
+from engine.llm import Complaint
 from engine.metadata import Metadata
 from engine.pricing import Prices
 from engine.records.runs import Run
@@ -217,6 +218,7 @@ def make_attempt(token: int = 1, **fields: Any) -> Attempt:
 
 def make_failure(**fields: Any) -> Failure:
     values: dict[str, Any] = {"error_type": "UnusableAnswer", "message": "not JSON", "attempts": 1, "at": NOW}
+    values |= {"status": 200, "complaint": Complaint(type="server_error", param="n")}
     return Failure(**{**values, **fields})
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import traceback
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from engine.llm import (
     Timeouts,
     UnusableAnswer,
 )
+from llm_workers.providers.http import HttpProvider
 from llm_workers.providers.registry import ProviderSet, Registry
 from tests.support.fake_provider import FakeProvider
 
@@ -93,6 +95,13 @@ def asked(endpoint: Endpoint, **fields: Any) -> CompletionRequest:
     return CompletionRequest(endpoint=endpoint, **{**values, "max_tokens": 50, "attempt_id": "attempt-1", **fields})
 
 
+def chatted(endpoint: Endpoint, **body: Any) -> CompletionRequest:
+    """A chat of one system and one user message, with `body` besides."""
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello."}]
+    chat = {"model": "named by the client", "messages": messages, **body}
+    return asked(endpoint, system="", user="", temperature=None, max_tokens=None, chat=chat)
+
+
 def complete(*requests: CompletionRequest) -> list[Completion | BaseException]:
     """The answers to the requests, one after the other, from one event loop's providers."""
 
@@ -107,6 +116,21 @@ def complete(*requests: CompletionRequest) -> list[Completion | BaseException]:
     return asyncio.run(run())
 
 
+def embedded(endpoint: Endpoint, **body: Any) -> Completion | BaseException:
+    """What came of a request for vectors."""
+
+    async def run() -> Completion | BaseException:
+        providers = ProviderSet(Registry())
+        provider = await providers.get(endpoint.sdk)
+        assert isinstance(provider, HttpProvider)
+        request = asked(endpoint, embeds={"model": "named by the client", **body})
+        (result,) = await asyncio.gather(provider.embed(request), return_exceptions=True)
+        await providers.aclose()
+        return result
+
+    return asyncio.run(run())
+
+
 def answer(request: CompletionRequest) -> Completion:
     (result,) = complete(request)
     assert isinstance(result, Completion), result
@@ -117,6 +141,44 @@ def error(request: CompletionRequest) -> ProviderError:
     (result,) = complete(request)
     assert isinstance(result, ProviderError), repr(result)
     return result
+
+
+@dataclass
+class Streamed:
+    """What came of a stream."""
+
+    pieces: list[Any] = field(default_factory=list)
+    completion: Completion | None = None
+    error: ProviderError | None = None
+
+
+async def _read(provider: HttpProvider, request: CompletionRequest) -> Streamed:
+    result = Streamed()
+    try:
+        async with aclosing(provider.stream(request)) as stream:
+            async for item in stream:
+                assert result.completion is None
+                if isinstance(item, Completion):
+                    result.completion = item
+                else:
+                    result.pieces.append(item)
+    except ProviderError as error:
+        result.error = error
+    return result
+
+
+def streamed(request: CompletionRequest) -> Streamed:
+    """All that came of one streamed call."""
+
+    async def run() -> Streamed:
+        providers = ProviderSet(Registry())
+        provider = await providers.get(request.endpoint.sdk)
+        assert isinstance(provider, HttpProvider)
+        result = await _read(provider, request)
+        await providers.aclose()
+        return result
+
+    return asyncio.run(run())
 
 
 def wrong(vendor: Vendor, fake: FakeProvider, fault: str, **fields: Any) -> ProviderError:

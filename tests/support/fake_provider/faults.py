@@ -26,6 +26,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "length": "the text was cut at the token limit",
         "content_filter": "the vendor's filter stopped the answer",
         "refusal": "the model refuses",
+        "tools": "after a text, every function that was offered is called with TOOL_ARGUMENTS",
         "broken": "almost-JSON that can be repaired",
         "prose": "JSON in a code block between sentences",
         "sentence": "a sentence instead of JSON",
@@ -35,6 +36,8 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "usage": "a plain answer that used `input`, `output`, `cached`, `reasoning` tokens",
     }
 )
+
+TOOL_ARGUMENTS = '{"city":"Bern","days":[1,2]}'
 
 _MARKER = re.compile(r"\[\[([a-z_]+)((?:\s+[a-z_]+=[^\s\]]+)*)\s*\]\]")
 

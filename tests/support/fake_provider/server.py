@@ -16,6 +16,7 @@ from tests.support.fake_provider.seen import Seen
 from tests.support.fake_provider.wire.anthropic import AnthropicWire
 from tests.support.fake_provider.wire.azure import AzureOpenAiWire, ChatCompletionsWire
 from tests.support.fake_provider.wire.compatible import COMPATIBLE_WIRES
+from tests.support.fake_provider.wire.embeddings import EmbeddingsWire, GeminiEmbeddingsWire
 from tests.support.fake_provider.wire.gemini import GeminiWire
 from tests.support.fake_provider.wire.openai import OpenAiWire
 from tests.support.fake_provider.wire.port import Asked, Wire
@@ -27,6 +28,8 @@ WIRES: tuple[Callable[[], Wire], ...] = (
     AnthropicWire,
     GeminiWire,
     *COMPATIBLE_WIRES,
+    EmbeddingsWire,
+    GeminiEmbeddingsWire,
 )
 PLAIN_ANSWER = '{"answer": "ok", "score": 1}'
 _MODELS = ("fake-small", "fake-large")
@@ -143,7 +146,6 @@ class FakeProvider:
             for path in wire.paths:
                 app.router.add_post(path, answering.handle)
         app.router.add_get("/v1/models", _models)
-        app.router.add_post("/v1/embeddings", _embeddings)
         app.router.add_get("/_seen", self._show_seen)
         app.router.add_post("/_script", self._take_script)
         app.router.add_get("/_meter/{model}", self._show_meter)
@@ -240,14 +242,3 @@ def _json(value: Any) -> web.Response:
 async def _models(request: web.Request) -> web.Response:
     data = [{"id": name, "object": "model", "created": 1750000000, "owned_by": "fake"} for name in _MODELS]
     return _json({"object": "list", "data": data})
-
-
-async def _embeddings(request: web.Request) -> web.Response:
-    given = orjson.loads(await request.read())
-    texts = given["input"] if isinstance(given["input"], list) else [given["input"]]
-    data = [
-        {"object": "embedding", "index": index, "embedding": [float(len(text)), 0.5, 0.25]}
-        for index, text in enumerate(texts)
-    ]
-    usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
-    return _json({"object": "list", "model": given["model"], "data": data, "usage": usage})

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 import orjson
 from aiohttp import web
 
+from tests.support.fake_provider.faults import TOOL_ARGUMENTS
 from tests.support.fake_provider.wire.openai import said_by_user, text_of
-from tests.support.fake_provider.wire.port import Asked, Objection, Reply
+from tests.support.fake_provider.wire.port import Asked, Objection, Reply, pieces_of
 
 _REASONS = {
     "rate_limit": "rate_limit_error",
@@ -16,7 +17,7 @@ _REASONS = {
     "request": "invalid_request_error",
     "server": "api_error",
 }
-_STOPS = {"length": "max_tokens", "refusal": "refusal", "content_filter": "refusal"}
+_STOPS = {"tools": "tool_use", "length": "max_tokens", "refusal": "refusal", "content_filter": "refusal"}
 
 
 class AnthropicWire:
@@ -41,12 +42,13 @@ class AnthropicWire:
         return _objection_to(asked)
 
     def answer(self, asked: Asked, reply: Reply) -> dict[str, Any]:
+        text = [{"type": "text", "text": reply.text}] if reply.choices else []
         return {
             "id": "msg_fake",
             "type": "message",
             "role": "assistant",
             "model": asked.model,
-            "content": [{"type": "text", "text": reply.text}] if reply.choices else [],
+            "content": [*text, *_calls(asked, reply)],
             "stop_reason": _STOPS.get(reply.stop, "end_turn"),
             "stop_sequence": None,
             "usage": _usage(reply),
@@ -57,10 +59,11 @@ class AnthropicWire:
         opening = {**whole, "content": [], "stop_reason": None}
         yield _event("message_start", message=opening)
         yield _event("content_block_start", index=0, content_block={"type": "text", "text": ""})
-        for start in range(0, len(reply.text), 8):
-            delta = {"type": "text_delta", "text": reply.text[start : start + 8]}
-            yield _event("content_block_delta", index=0, delta=delta)
+        for piece in pieces_of(reply.text):
+            yield _event("content_block_delta", index=0, delta={"type": "text_delta", "text": piece})
         yield _event("content_block_stop", index=0)
+        for index, call in enumerate(_calls(asked, reply), 1):
+            yield from _called(index, call)
         end = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
         yield _event("message_delta", delta=end, usage={"output_tokens": reply.output_tokens})
         yield _event("message_stop")
@@ -68,6 +71,22 @@ class AnthropicWire:
     def error(self, reason: str, message: str, parameter: str | None = None) -> dict[str, Any]:
         error = {"type": _REASONS[reason], "message": message}
         return {"type": "error", "error": error, "request_id": "req_fake"}
+
+
+def _calls(asked: Asked, reply: Reply) -> list[dict[str, Any]]:
+    names = [tool["name"] for tool in asked.body.get("tools") or ()] if reply.stop == "tools" else []
+    arguments = orjson.loads(TOOL_ARGUMENTS)
+    return [
+        {"type": "tool_use", "id": f"toolu_{number}", "name": name, "input": arguments}
+        for number, name in enumerate(names)
+    ]
+
+
+def _called(index: int, call: dict[str, Any]) -> Iterator[bytes]:
+    yield _event("content_block_start", index=index, content_block={**call, "input": {}})
+    for piece in ["", *pieces_of(TOOL_ARGUMENTS)]:
+        yield _event("content_block_delta", index=index, delta={"type": "input_json_delta", "partial_json": piece})
+    yield _event("content_block_stop", index=index)
 
 
 def _objection_to(asked: Asked) -> Objection | None:

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 import orjson
 from aiohttp import web
 
+from tests.support.fake_provider.faults import TOOL_ARGUMENTS
 from tests.support.fake_provider.wire.openai import said_by_user
-from tests.support.fake_provider.wire.port import Asked, Objection, Reply
+from tests.support.fake_provider.wire.port import Asked, Objection, Reply, pieces_of
 
 _PATH = "/v1beta/models/{model:[^:]+}:"
 _ROLES = {"user": "user", "model": "assistant"}
@@ -37,14 +38,15 @@ class GeminiWire:
         return None
 
     def answer(self, asked: Asked, reply: Reply) -> dict[str, Any]:
-        return self._part(asked, reply, reply.text, _STOPS.get(reply.stop, "STOP"))
+        parts = [{"text": reply.text}, *_calls(asked, reply)]
+        return self._part(asked, reply, parts, _STOPS.get(reply.stop, "STOP"))
 
     def frames(self, asked: Asked, reply: Reply) -> Iterator[bytes]:
-        for start in range(0, len(reply.text), 8):
-            chunk = self._part(asked, reply, reply.text[start : start + 8], None)
-            yield b"data: " + orjson.dumps(chunk) + b"\r\n\r\n"
-        last = self._part(asked, reply, "", _STOPS.get(reply.stop, "STOP"))
-        yield b"data: " + orjson.dumps(last) + b"\r\n\r\n"
+        for piece in pieces_of(reply.text):
+            yield _frame(self._part(asked, reply, [{"text": piece}], None))
+        for call in _calls(asked, reply):
+            yield _frame(self._part(asked, reply, [call], None))
+        yield _frame(self._part(asked, reply, [{"text": ""}], _STOPS.get(reply.stop, "STOP")))
 
     def error(self, reason: str, message: str, parameter: str | None = None) -> dict[str, Any]:
         code, status = _ERRORS[reason]
@@ -55,12 +57,11 @@ class GeminiWire:
         error: dict[str, Any] = {"code": code, "message": message, "status": status}
         return {"error": {**error, "details": [quota]} if code == 429 else error}
 
-    def _part(self, asked: Asked, reply: Reply, text: str, finish: str | None) -> dict[str, Any]:
-        candidate: dict[str, Any] = {"content": {"parts": [{"text": text}], "role": "model"}, "index": 0}
-        if finish is not None:
-            candidate["finishReason"] = finish
+    def _part(self, asked: Asked, reply: Reply, parts: list[dict[str, Any]], finish: str | None) -> dict[str, Any]:
+        count = asked.body.get("generationConfig", {}).get("candidateCount") or 1
+        candidates = [_candidate(asked, index, parts, finish) for index in range(count)]
         return {
-            "candidates": [candidate] if reply.choices else [],
+            "candidates": candidates if reply.choices else [],
             "usageMetadata": {
                 "promptTokenCount": reply.input_tokens,
                 "candidatesTokenCount": reply.output_tokens - reply.reasoning_tokens,
@@ -71,6 +72,30 @@ class GeminiWire:
             "modelVersion": asked.model,
             "responseId": "fake",
         }
+
+
+def _candidate(asked: Asked, index: int, parts: list[dict[str, Any]], finish: str | None) -> dict[str, Any]:
+    candidate: dict[str, Any] = {"content": {"parts": parts, "role": "model"}, "index": index}
+    if finish is not None:
+        candidate["finishReason"] = finish
+    tokens = pieces_of("".join(part.get("text", "") for part in parts))
+    if asked.body.get("generationConfig", {}).get("responseLogprobs") and tokens:
+        chosen = [{"token": each, "tokenId": 1, "logProbability": -0.5} for each in tokens]
+        candidate["logprobsResult"] = {"chosenCandidates": chosen}
+    return candidate
+
+
+def _calls(asked: Asked, reply: Reply) -> list[dict[str, Any]]:
+    """Without ids, as older models have them; the first with the signature of a thought."""
+    if reply.stop != "tools":
+        return []
+    offered = [each["name"] for tool in asked.body.get("tools") or () for each in tool["functionDeclarations"]]
+    calls = [{"functionCall": {"name": name, "args": orjson.loads(TOOL_ARGUMENTS)}} for name in offered]
+    return [{**call, **({} if number else {"thoughtSignature": "c2ln"})} for number, call in enumerate(calls)]
+
+
+def _frame(chunk: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(chunk) + b"\r\n\r\n"
 
 
 def _text(content: dict[str, Any]) -> str:

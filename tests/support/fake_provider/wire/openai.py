@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import orjson
 from aiohttp import web
 
-from tests.support.fake_provider.wire.port import Asked, Objection, Reply
+from tests.support.fake_provider.faults import TOOL_ARGUMENTS
+from tests.support.fake_provider.wire.port import Asked, Objection, Reply, pieces_of
 
 _REASONING = re.compile(r"(o\d|gpt-5|thinker)(?!-chat)")
 _SYSTEM = ("system", "developer")
@@ -47,28 +48,29 @@ class OpenAiWire:
         return None
 
     def answer(self, asked: Asked, reply: Reply) -> dict[str, Any]:
-        refused = reply.stop == "refusal"
-        message = {
-            "role": "assistant",
-            "content": None if refused else reply.text,
-            "refusal": reply.text if refused else None,
-        }
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(reply)}
+        count = asked.body.get("n") or 1
         return {
             "id": "chatcmpl-fake",
             "object": "chat.completion",
             "created": 1750000000,
             "model": asked.model,
-            "choices": [choice] if reply.choices else [],
+            "choices": [_choice(asked, reply, index) for index in range(count)] if reply.choices else [],
             "usage": _usage(reply),
+            "system_fingerprint": "fp_fake",
         }
 
     def frames(self, asked: Asked, reply: Reply) -> Iterator[bytes]:
-        yield _frame(asked, [_delta({"role": "assistant", "content": ""})])
+        count = asked.body.get("n") or 1
+        for index in range(count):
+            yield _frame(asked, [_delta(index, {"role": "assistant", "content": ""})])
         field = "refusal" if reply.stop == "refusal" else "content"
-        for start in range(0, len(reply.text), 8):
-            yield _frame(asked, [_delta({field: reply.text[start : start + 8]})])
-        yield _frame(asked, [_delta({}, _finish(reply))])
+        for piece in pieces_of(reply.text):
+            for index in range(count):
+                yield _frame(asked, [_delta(index, {field: piece}, logprobs=_logprobs(asked, [piece]))])
+        for delta in _calls_in_pieces(asked, reply):
+            yield _frame(asked, [_delta(0, delta)])
+        for index in range(count):
+            yield _frame(asked, [_delta(index, {}, _finish(reply))])
         if (asked.body.get("stream_options") or {}).get("include_usage"):
             yield _frame(asked, [], _usage(reply))
         yield b"data: [DONE]\n\n"
@@ -89,8 +91,44 @@ def text_of(content: Any) -> str:
     return content or ""
 
 
+def called(asked: Asked, reply: Reply) -> list[str]:
+    """The names of the functions that the model calls: all that it was offered, in OpenAI's format."""
+    return [tool["function"]["name"] for tool in asked.body.get("tools") or ()] if reply.stop == "tools" else []
+
+
+def _choice(asked: Asked, reply: Reply, index: int) -> dict[str, Any]:
+    refused, names = reply.stop == "refusal", called(asked, reply)
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": None if refused else reply.text,
+        "refusal": reply.text if refused else None,
+    }
+    if names:
+        message["tool_calls"] = [
+            {"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": TOOL_ARGUMENTS}}
+            for number, name in enumerate(names)
+        ]
+    logprobs = _logprobs(asked, pieces_of(reply.text))
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": _finish(reply)}
+
+
+def _calls_in_pieces(asked: Asked, reply: Reply) -> Iterator[dict[str, Any]]:
+    for number, name in enumerate(called(asked, reply)):
+        function = {"name": name, "arguments": ""}
+        yield {"tool_calls": [{"index": number, "id": f"call_{number}", "type": "function", "function": function}]}
+        for piece in pieces_of(TOOL_ARGUMENTS):
+            yield {"tool_calls": [{"index": number, "function": {"arguments": piece}}]}
+
+
+def _logprobs(asked: Asked, tokens: list[str]) -> dict[str, Any] | None:
+    if not asked.body.get("logprobs"):
+        return None
+    content = [{"token": each, "logprob": -0.5, "bytes": list(each.encode()), "top_logprobs": []} for each in tokens]
+    return {"content": content, "refusal": None}
+
+
 def _finish(reply: Reply) -> str:
-    return "stop" if reply.stop == "refusal" else reply.stop
+    return {"refusal": "stop", "tools": "tool_calls"}.get(reply.stop, reply.stop)
 
 
 def _usage(reply: Reply) -> dict[str, Any]:
@@ -103,8 +141,10 @@ def _usage(reply: Reply) -> dict[str, Any]:
     }
 
 
-def _delta(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+def _delta(
+    index: int, delta: dict[str, Any], finish: str | None = None, logprobs: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
 
 
 def _frame(asked: Asked, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
@@ -115,5 +155,6 @@ def _frame(asked: Asked, choices: list[dict[str, Any]], usage: dict[str, Any] | 
         "model": asked.model,
         "choices": choices,
         "usage": usage,
+        "system_fingerprint": "fp_fake",
     }
     return b"data: " + orjson.dumps(chunk) + b"\n\n"

@@ -26,7 +26,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer in no vendor's words. `stop` is stop, length, content_filter or refusal."""
+    """An answer in no vendor's words. `stop` is stop, length, content_filter, refusal or tools."""
 
     text: str
     stop: str = "stop"
@@ -76,6 +76,11 @@ _TEXTS: Mapping[str, str] = {
 }
 
 
+def pieces_of(text: str) -> list[str]:
+    """A text as it is streamed, and as its tokens are counted by logprobs."""
+    return [text[start : start + 8] for start in range(0, len(text), 8)]
+
+
 def reply_for(fault: Fault, text: str) -> Reply:
     """The answer to a call that is answered at all; `text` is what a plain answer says."""
     if fault.kind == "text":
@@ -88,5 +93,5 @@ def reply_for(fault: Fault, text: str) -> Reply:
             cached_tokens=fault.count("cached", 0),
             reasoning_tokens=fault.count("reasoning", 0),
         )
-    stop = fault.kind if fault.kind in ("length", "content_filter", "refusal") else "stop"
+    stop = fault.kind if fault.kind in ("length", "content_filter", "refusal", "tools") else "stop"
     return Reply(_TEXTS.get(fault.kind, text), stop=stop, choices=fault.kind != "no_choices")
