@@ -35,18 +35,19 @@ def _choice(number: int, choice: JsonObject) -> JsonObject:
     message = {"role": "assistant", "content": None, "refusal": None, **choice["message"]}
     if isinstance(message["content"], list):
         message["content"] = content_text(message["content"])
-    reason = _REASONS.get(choice.get("finish_reason"), choice.get("finish_reason"))
-    return {"index": number, "logprobs": None, **choice, "finish_reason": reason, "message": message}
+    return {"index": number, "logprobs": None, **_ended(choice), "message": message}
 
 
 def chunk(event: JsonObject) -> JsonObject:
     """A compatible server's chunk, with endings and counts as OpenAI has them."""
-    choices = [
-        {**each, "finish_reason": _REASONS.get(each.get("finish_reason"), each.get("finish_reason"))}
-        for each in event["choices"]
-    ]
+    choices = [_ended(each) for each in event["choices"]]
     usage = event.get("usage")
     return {**event, "choices": choices, "usage": _usage(usage) if usage else None}
+
+
+def _ended(choice: JsonObject) -> JsonObject:
+    reason = choice.get("finish_reason")
+    return {**choice, "finish_reason": _REASONS.get(reason or "", reason)}
 
 
 def _usage(told: JsonObject) -> JsonObject:
