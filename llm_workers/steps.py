@@ -160,7 +160,7 @@ class Steps:
 
     async def _read(self, completion: Completion, asked: str, step: Step) -> JsonObject:
         """`asked` is the model's name as whoever asks knows it."""
-        if completion.body is not None:
+        if step.path is not None and completion.body is not None:
             return {**completion.body, "model": asked}
         try:
             return await self._answers.read(completion.text, step.response_format)

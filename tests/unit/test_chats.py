@@ -1,6 +1,7 @@
 """What clients ask in OpenAI's shape: how much it is, and what vendors of another format cannot take of it."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,6 +96,15 @@ def test_what_one_of_them_cannot_take(sdk: str, body: dict[str, Any], param: str
         sent(sdk, **body)
 
     assert refused.value.param == param
+
+
+def test_reasoning_models_get_no_temperature() -> None:
+    """In a chat neither: they would refuse it, and it is not what clients choose them for."""
+    request = chatted(Endpoint(sdk="OpenAI", base_url="", deployment="gpt-5"), temperature=0.2)
+    provider = Registry().create("OpenAI")
+    assert isinstance(provider, HttpProvider)
+
+    assert "temperature" not in provider.body(replace(request, temperature=0.2))
 
 
 @pytest.mark.parametrize("sdk", ["Anthropic", "Gemini"])

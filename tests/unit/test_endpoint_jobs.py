@@ -1,5 +1,7 @@
 """Jobs that are requests to an OpenAI endpoint: what is sent, stored and put on the ledger."""
 
+import base64
+import struct
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -129,6 +131,48 @@ def test_the_next_model_answers(lab: Completing) -> None:
 
     assert done.result["model"] == "m"
     assert [call.model for call in done.calls] == ["m", "other"]
+
+
+@pytest.mark.parametrize("sdk", ["Anthropic", "Gemini"])
+def test_what_a_vendor_has_not_is_no_call(lab: Completing, sdk: str) -> None:
+    """It is refused before the call, so that nothing is on the ledger and no fallback is asked."""
+    lab.model(sdk=sdk, endpoint=lab.fake.url, fallbacks=("other",))
+    lab.model("other")
+
+    done = lab.run(chat(lab, logit_bias={"1": 5}))
+
+    assert isinstance(done.error, UnsupportedParameter)
+    assert done.calls == ()
+    assert lab.fake.seen.total == 0
+
+
+@pytest.mark.parametrize(("sdk", "base"), [("OpenAI", "/v1"), ("Gemini", "")])
+def test_embeddings(lab: Completing, sdk: str, base: str) -> None:
+    """Vectors are the result, in base64 as OpenAI's client wants them, and only input is booked."""
+    lab.model(deployment="e", sdk=sdk, endpoint=f"{lab.fake.url}{base}", api_version="v1beta", prices=PRICES)
+    data = {"model": "whatever", "input": ["a", "bcd"], "encoding_format": "base64"}
+
+    done = lab.run(lab.job(working_prompts=(), endpoint="/v1/embeddings", request_data=data))
+
+    assert (done.result["object"], done.result["model"]) == ("list", "m")
+    first, second = (base64.b64decode(each["embedding"]) for each in done.result["data"])
+    assert struct.unpack("<3f", first) == (1.0, 0.5, 0.5)
+    assert struct.unpack("<3f", second) == (3.0, 0.5, 0.5)
+    [call] = done.calls
+    assert (call.input_tokens, call.output_tokens) == (2, 0)
+    assert (call.input_cost, call.output_cost) == (Decimal("0.004"), Decimal(0))
+
+
+def test_who_has_no_embeddings(lab: Completing) -> None:
+    """Anthropic and a provider that knows only texts say so, and nothing is asked of them."""
+    lab.model(sdk="Anthropic", endpoint=lab.fake.url)
+    lab.model("t", sdk="test")
+
+    for model in ("m", "t"):
+        done = lab.run(lab.job(model=model, working_prompts=(), endpoint="/v1/embeddings", request_data={"input": "a"}))
+        assert isinstance(done.error, UnsupportedParameter)
+        assert "has no embeddings" in str(done.error)
+        assert done.calls == ()
 
 
 def test_an_endpoint_that_is_not_served(lab: Completing) -> None:
