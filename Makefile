@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 BRUNO := .cache/bruno/node_modules/.bin/bru
 BRUNO_VERSION := 4.1.0
+OPENAI_JS := .cache/openai-js/node_modules/openai/package.json
+OPENAI_JS_VERSION := 7.57.0
 # More than a small machine has cores: two thirds of the tests' time is waiting for leases, timeouts and processes.
 PYTEST_WORKERS ?= 4
 PARALLEL := -n $(PYTEST_WORKERS) --dist worksteal
@@ -26,7 +28,7 @@ demo: $(VENV)/.run  ## watch 300 real jobs go through the queue to a provider (n
 run: $(VENV)/.run  ## start the service in development mode and leave it up
 	@$(BIN)/python main_app.py --dev $(ARGS)
 
-test: $(VENV)/.dev $(BRUNO)  ## run all tests (ARGS="tests/unit -x" runs some)
+test: $(VENV)/.dev $(BRUNO) $(OPENAI_JS)  ## run all tests (ARGS="tests/unit -x" runs some)
 	@rm -f .coverage
 	$(BIN)/python -m pytest $(PARALLEL) $(or $(ARGS),$(COVERED))
 
@@ -82,3 +84,9 @@ $(BRUNO): | $(VENV)/.dev
 	@echo "Installing the Bruno command line into .cache/bruno (once; a minute)"
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --no-fund --no-audit --loglevel=error --prefix .cache/bruno \
 	  @usebruno/cli@$(BRUNO_VERSION) >&2
+
+# OpenAI's own client for JavaScript, which the tests run against the service.
+$(OPENAI_JS): | $(VENV)/.dev
+	@echo "Installing OpenAI's JavaScript client into .cache/openai-js (once)"
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --no-fund --no-audit --loglevel=error --prefix .cache/openai-js \
+	  openai@$(OPENAI_JS_VERSION) >&2

@@ -179,7 +179,7 @@ def install(settings: Settings) -> Installation:
         trials=trials,
         live=streaming,
         states=LaneStates(lanes, storage, clock=clock, replica=terms.incarnation),
-        runs=PoolRuns(pool, ModelRooms(lanes, wallets), settings.max_direct_calls),
+        runs=PoolRuns(pool, ModelRooms(lanes, wallets), settings.max_direct_calls, lanes.levels),
         optimizer=optimizer,
         signals=base.signals,
         clock=clock,

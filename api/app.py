@@ -17,6 +17,7 @@ from api.routers import (
     health,
     jobs,
     models,
+    openai_calls,
     openai_models,
     prompt_flows,
     prompts,
@@ -43,6 +44,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     runs.router,
     streams.router,
     openai_models.router,
+    openai_calls.router,
     usage.router,
 )
 """In the order in which the documentation shows them, and in which they are tried: the busiest first."""

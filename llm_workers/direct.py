@@ -1,19 +1,24 @@
 """Jobs that are run at once, without a worker."""
 
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from datetime import datetime
 
 from engine.jobs.held import LeaseTerms
 from engine.jobs.job import Job, Lease
 from engine.jobs.rooms import Rooms
+from engine.llm import Level
 from llm_workers.pool import WorkerPool
 
 
 class PoolRuns:
     """Implements engine.records.control.DirectRuns: on the pool's own loops, which keep leases, settle and drain."""
 
-    def __init__(self, pool: WorkerPool, rooms: Rooms, most: int) -> None:
+    def __init__(
+        self, pool: WorkerPool, rooms: Rooms, most: int, levels: Callable[[str], Sequence[Level]] = lambda _: ()
+    ) -> None:
         self.most = most
+        self.levels = levels
         self._pool = pool
         self._terms = pool.terms
         self._rooms = rooms

@@ -343,6 +343,15 @@ class Lane:
             buckets.append((bucket, min(self._size, limits.tokens_per_minute)))
         return buckets
 
+    def levels(self, now: float) -> tuple[Level, ...]:
+        """What is left of the model's own limits, of which calls may be booked that are still to come."""
+        with self.lock:
+            buckets = [bucket for bucket, _ in self._buckets()]
+            limits = self.model.limits
+            kinds = [(limits.requests_per_minute, "requests"), (limits.tokens_per_minute, "tokens")]
+        named = zip(buckets, (kind for limit, kind in kinds if limit is not None), strict=True)
+        return tuple(_level(kind, bucket, max(bucket.free_at - now, 0.0)) for bucket, kind in named)
+
     def _lookahead(self) -> float:
         """Little before a first answer: what is booked at a guess, instants far ahead among it, is kept."""
         guessed = self.model.limits.tokens_per_minute is not None and not self.estimator.seen
@@ -358,6 +367,12 @@ class Lane:
             self.corrections.ended(booked, usage.input_tokens + usage.output_tokens)
         elif not sent:
             self.corrections.ended(booked, 0)
+
+
+def _level(kind: str, bucket: Bucket, seconds: float) -> Level:
+    """`seconds` is how far ahead the limit is booked."""
+    remaining = max(bucket.limit - math.ceil(seconds * bucket.rate), 0)
+    return Level(kind=kind, limit=bucket.limit, remaining=remaining, resets_in=seconds)
 
 
 def _address(model: Model) -> tuple[str, ...]:

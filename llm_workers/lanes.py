@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from engine.jobs.queue import Page
-from engine.llm import CompletionRequest
+from engine.llm import CompletionRequest, Level
 from engine.pricing import cost_of, to_units
 from engine.records.store import Storage, Where
 from engine.records.values import Limits, Model
@@ -131,6 +131,12 @@ class Lanes:
     def known(self) -> Sequence[Lane]:
         """Lanes of models that were asked in this process."""
         return list(self._lanes.values())
+
+    def levels(self, model_name: str) -> tuple[Level, ...]:
+        """What is left of the model's own limits; nothing where it has none, or was not asked for here."""
+        model = self.models().get(model_name)
+        lane = None if model is None else self.of(model)
+        return () if lane is None else lane.levels(self.now())
 
     def standing(self, model: Model) -> Standing:
         """How a model does here and now."""

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.core.answers import Json
 from api.core.docs import DocumentationLocked
+from api.core.openai_failures import Unanswered, of_provider_error
 from api.core.problems import Told, is_openai, problem
 from api.core.unprocessable import KeyReused, Unprocessable
 from engine.errors import (
@@ -31,7 +32,7 @@ from engine.errors import (
     Unauthenticated,
     UnknownReference,
 )
-from engine.llm import ProviderError, ProviderTimeout, RateLimited
+from engine.llm import ProviderError, ProviderTimeout, RateLimited, UnsupportedParameter
 
 MOST_PROBLEMS = 100
 LONGEST_INPUT = 2000
@@ -78,6 +79,8 @@ TABLE: dict[type[MetasyncError], Answer] = {
     Interrupted: Answer(503),
     TooManyAtOnce: Answer(503, told=Told(code="overloaded")),
     StorageUnavailable: Answer(503, "The database is not available at the moment, try again later"),
+    Unanswered: Answer(502),
+    UnsupportedParameter: Answer(400, told=Told(code="unsupported_parameter")),
     RateLimited: Answer(429, told=Told(code="rate_limit_exceeded")),
     ProviderTimeout: Answer(504),
     ProviderError: Answer(502),
@@ -101,6 +104,10 @@ def openai_answer(error: MetasyncError) -> tuple[int, str, Told]:
     """Status, text and the rest of what OpenAI's body says of an error."""
     answer = answer_to(error)
     told = answer.told
+    if isinstance(error, ProviderError):
+        error = of_provider_error(error)
+    if isinstance(error, Unanswered):
+        return error.status, str(error), error.told
     if isinstance(error, UnknownReference):
         code = "model_not_found" if error.field == "model" else told.code
         told = Told(told.kind, code, error.field)
@@ -122,6 +129,8 @@ async def _on_error(request: Request, error: Exception) -> Json:
         return problem(request.scope, answer.status, _detail(error, answer), headers=headers)
     if seconds is not None:
         headers["Retry-After"] = str(min(max(1, round(seconds)), LONGEST_WAIT_SECONDS))
+    if isinstance(error, Unanswered) and not error.again:
+        headers["x-should-retry"] = "false"
     status, text, told = openai_answer(error)
     detail = _detail(error, answer) if isinstance(error, Unprocessable) else text
     return problem(request.scope, status, detail, headers=headers, told=told)
@@ -129,7 +138,7 @@ async def _on_error(request: Request, error: Exception) -> Json:
 
 def _wait(error: MetasyncError) -> float | None:
     """In how many seconds asking again is worth its while, where that is known."""
-    if isinstance(error, (StorageUnavailable, TooManyAtOnce)):
+    if isinstance(error, (StorageUnavailable, TooManyAtOnce, Unanswered)):
         return error.retry_after
     if isinstance(error, RateLimited) and error.retry_after is not None:
         return error.retry_after.total_seconds()

@@ -155,6 +155,11 @@ class JobCreateRequest(Body):
         return self.asked_format if self.asked_format is not None else "json"
 
     @property
+    def endpoint(self) -> None:
+        """Requests to OpenAI's endpoints come in at those."""
+        return None
+
+    @property
     def max_attempts(self) -> int:
         return self.asked_attempts if self.asked_attempts is not None else DEFAULT_MAX_ATTEMPTS
 

@@ -43,6 +43,9 @@ class JobResponse(Resource):
     suggested_prompt_id: str | None
     error_data: JsonObject | None
     response_format: Any
+    endpoint: str | None = Field(
+        description="The OpenAI endpoint that the job is a request to; requestData and responseData are its bodies."
+    )
     max_attempts: int
     not_before: str | None
     lease: JsonObject | None
@@ -91,6 +94,7 @@ def job_to_wire(job: Job) -> Wire:
         "suggestedPromptId": job.suggested_prompt_id,
         "errorData": failure_to_wire(job.failure),
         "responseFormat": job.response_format,
+        "endpoint": job.endpoint,
         "maxAttempts": job.max_attempts,
         "notBefore": job.due_at,
         "lease": lease_to_wire(job.lease),

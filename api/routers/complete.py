@@ -6,6 +6,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from api.core.access import Accessed
 from api.core.answers import Json
+from api.core.hang_up import hung_up
 from api.models.base import Problem, problems
 from api.models.direct import (
     DEFAULT_SECONDS,
@@ -60,7 +61,7 @@ async def complete(
     caller, raw = await access.caller(), await request.body()
     wait = _wait(prefer, timeout, body.timeout)
     request_key = key_of(key, "complete", caller, raw)
-    answered = await access.services.direct.run(body, maker_of(caller), request_key, wait, lambda: _hung_up(request))
+    answered = await access.services.direct.run(body, maker_of(caller), request_key, wait, lambda: hung_up(request))
     return _answer(answered, asynchronous=_is_async(prefer))
 
 
@@ -72,12 +73,6 @@ def _wait(prefer: str | None, asked: float | None, in_body: float | None) -> flo
     if _is_async(prefer):
         return 0.0
     return next((seconds for seconds in (asked, in_body) if seconds is not None), DEFAULT_SECONDS)
-
-
-async def _hung_up(request: Request) -> None:
-    """Returns when the connection is gone. For the time after the body was read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        continue
 
 
 def _answer(answered: Answered, *, asynchronous: bool) -> Json:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from api.services.references import Known, User, Wanted
 from engine.errors import InvalidField, Refused
-from engine.jobs.job import Job
+from engine.jobs.job import DEFAULT_MAX_ATTEMPTS, Job
 from engine.llm import JsonObject, ResponseFormat
 from engine.metadata import Metadata
 from utilities.clock import to_milliseconds
@@ -48,6 +48,30 @@ class JobDraft(Protocol):
     def max_attempts(self) -> int: ...
     @property
     def not_before(self) -> datetime | None: ...
+    @property
+    def endpoint(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointDraft:
+    """Implements JobDraft: a request to the OpenAI endpoint of that path, with its body."""
+
+    endpoint: str
+    model: str
+    request_data: JsonObject
+    operation: str
+    priority: int = 1
+    client_reference: JsonObject | None = None
+    working_prompts: Sequence[str] = ()
+    temperature: float = 0.0
+    client_job_id: str | None = None
+    eval_prompt: str | None = None
+    eval_model: str | None = None
+    meta_prompt: str | None = None
+    meta_model: str | None = None
+    response_format: ResponseFormat = "text"
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    not_before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +143,7 @@ def _new_job(draft: JobDraft, job_id: str, client_id: str, metadata: Metadata) -
         meta_prompt=draft.meta_prompt,
         meta_model=draft.meta_model,
         response_format=draft.response_format,
+        endpoint=draft.endpoint,
         max_attempts=draft.max_attempts,
         due_at=None if draft.not_before is None else to_milliseconds(draft.not_before),
     )

@@ -53,7 +53,7 @@ class Analytics:
 
 
 class StreamService:
-    """Synchronous but for `open`, which is for the event loop that streams."""
+    """Synchronous but for `open` and `open_chat`, which are for the event loop that streams."""
 
     def __init__(
         self, store: StreamStore, live: LiveStreams, catalogue: Catalogue, *, clock: Clock, ids: ObjectIds
@@ -76,6 +76,21 @@ class StreamService:
             user_prompt=draft.user_prompt,
             additional_prompts=prompts,
             client_reference=draft.client_reference,
+            metadata=Metadata(created_at=self._clock.now(), created_by=maker.by),
+        )
+        return await self._live.open(stream)
+
+    async def open_chat(self, chat: JsonObject, maker: Maker, hop: Hop) -> LiveStream:
+        """`chat` is the body of a request to OpenAI's chat completions. Raises as `open` does."""
+        known = await hop(self._catalogue.known, [wanted := Wanted((), (chat["model"],))])
+        known.check(wanted, maker.owner)
+        stream = Stream(
+            id=self._ids.new(),
+            client_id=maker.owner.client_id,
+            model=chat["model"],
+            temperature=0.0,
+            user_prompt="",
+            chat=chat,
             metadata=Metadata(created_at=self._clock.now(), created_by=maker.by),
         )
         return await self._live.open(stream)

@@ -13,6 +13,7 @@ from api.services.jobs_intake import JobIntake
 from api.services.model_states import ModelStateService
 from api.services.model_trials import ModelTrialService
 from api.services.models import ModelService
+from api.services.openai_calls import OpenAiCalls
 from api.services.prompt_flows import PromptFlowService
 from api.services.prompts import PromptService
 from api.services.references import Catalogue
@@ -47,6 +48,7 @@ class Services:
     jobs: JobService
     intake: JobIntake
     direct: DirectService
+    openai_calls: OpenAiCalls
     explainer: Explainer
     workers: WorkerService
     usage: UsageService
@@ -82,6 +84,7 @@ def build_services(
     intake = JobIntake(queue=storage.jobs, catalogue=catalogue, signals=signals, clock=clock, ids=ids)
     explainer = Explainer(storage, states, clock)
     models = ModelService(storage.models, registry, clock=clock, ids=ids, forget=catalogue.forget)
+    direct = DirectService(runs, intake, explainer, gate, queue=storage.jobs, signals=signals, clock=clock)
     return Services(
         gate=gate,
         authenticator=authenticator,
@@ -95,7 +98,8 @@ def build_services(
         prompt_flows=PromptFlowService(storage.prompt_flows, clock=clock, ids=ids),
         jobs=JobService(storage.jobs, catalogue, signals, clock),
         intake=intake,
-        direct=DirectService(runs, intake, explainer, gate, queue=storage.jobs, signals=signals, clock=clock),
+        direct=direct,
+        openai_calls=OpenAiCalls(direct, runs, gate, queue=storage.jobs, signals=signals, clock=clock),
         explainer=explainer,
         usage=UsageService(storage.usage),
         runs=RunService(storage.runs, optimizer, catalogue, clock=clock, ids=ids),

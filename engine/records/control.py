@@ -10,7 +10,7 @@ from typing import Protocol
 
 from engine.errors import MetasyncError
 from engine.jobs.job import Job, Lease
-from engine.llm import Completion, Piece
+from engine.llm import Completion, Level, Piece
 from engine.records.runs import Run
 from engine.records.streams import Stream
 from engine.records.values import Model, Worker
@@ -162,6 +162,10 @@ class DirectRuns(Protocol):
 
     def has_money(self, client_id: str) -> bool:
         """Whether the client's jobs are worth starting, by what is known of its budget."""
+        ...
+
+    def levels(self, model_name: str) -> Sequence[Level]:
+        """What is left of the model's own limits as this process knows them; nothing where it has none."""
         ...
 
     def lease(self, now: datetime) -> Lease:

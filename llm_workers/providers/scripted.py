@@ -1,10 +1,16 @@
 """The provider `test`: answers at once, costs nothing, needs no key and no network."""
 
 import asyncio
+import math
+import random
+from base64 import b64encode
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import TYPE_CHECKING, ClassVar
+from struct import pack
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from engine.llm import Completion, CompletionRequest, Usage
+from llm_workers.chats import inputs_of
+from llm_workers.providers.chat_answers import embedding_body
 
 if TYPE_CHECKING:
     from llm_workers.transport import Transport
@@ -15,6 +21,8 @@ STREAMED = (_SENTENCE * 6)[:445]
 """As long as the contract has it."""
 
 _PAUSE_SECONDS = 0.01
+_DIMENSIONS = 8
+_MOST_DIMENSIONS = 4096
 
 
 class ScriptedProvider:
@@ -32,6 +40,18 @@ class ScriptedProvider:
             request_id=request.attempt_id,
         )
 
+    async def embed(self, request: CompletionRequest) -> Completion:
+        """Equal texts have equal vectors, of length 1, which mean nothing."""
+        given = request.embeds or {}
+        inputs = inputs_of(given)
+        size = min(int(given.get("dimensions") or _DIMENSIONS), _MOST_DIMENSIONS)
+        vectors: list[Any] = [_vector(repr(each), size) for each in inputs]
+        if given.get("encoding_format") == "base64":
+            vectors = [b64encode(pack(f"<{size}f", *each)).decode() for each in vectors]
+        usage = Usage(input_tokens=len(inputs))
+        body = embedding_body(vectors, request.endpoint.deployment, usage)
+        return Completion(text="", usage=usage, request_id=request.attempt_id, body=body)
+
     async def stream(self, request: CompletionRequest) -> AsyncGenerator[str | Completion, None]:
         for character in STREAMED:
             await self._pause(_PAUSE_SECONDS)
@@ -45,3 +65,11 @@ class ScriptedProvider:
 
     async def aclose(self) -> None:
         """Holds nothing."""
+
+
+def _vector(text: str, size: int) -> list[float]:
+    """Drawn from the text alone."""
+    rng = random.Random(text)
+    drawn = [rng.gauss(0.0, 1.0) for _ in range(size)]
+    length = math.hypot(*drawn)
+    return [each / length for each in drawn]

@@ -24,7 +24,8 @@ KEYS = {
         "id",
     ),
     *("requestData", "responseData", "processingMetrics", "clientReference", "evalPrompt", "evalModel", "metaPrompt"),
-    *("metaModel", "evalResult", "suggestedPromptId", "_metadata", "errorData", "responseFormat", "maxAttempts"),
+    *("metaModel", "evalResult", "suggestedPromptId", "_metadata", "errorData", "responseFormat", "endpoint"),
+    "maxAttempts",
     *("notBefore", "lease", "leaseToken", "attempts", "steps", "answeredBy", "_id", "createdAt"),
 }
 

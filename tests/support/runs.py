@@ -76,7 +76,7 @@ class Runs:
             ended=self.wallets.ended,
         )
         signals.subscribe(lambda _: None, self.pool.fenced)
-        self.port = PoolRuns(self.pool, ModelRooms(lanes, self.wallets), most)
+        self.port = PoolRuns(self.pool, ModelRooms(lanes, self.wallets), most, lanes.levels)
 
     def close(self) -> None:
         """Gives back what is in flight, after a moment."""

@@ -1,0 +1,102 @@
+"""/v1/chat/completions and /v1/embeddings, as OpenAI's API has them, for clients made for it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+
+from api.core.access import Accessed
+from api.core.answers import Json
+from api.core.hang_up import hung_up
+from api.core.routes import EitherRoute
+from api.core.streamed import Streamed
+from api.models.openai_frames import Chunks
+from api.models.openai_requests import ChatRequest, EmbeddingsRequest, openai_problems
+from api.routers.jobs_query import IdempotencyKey, key_of, maker_of
+from api.services.job_drafts import EndpointDraft
+from api.services.openai_calls import OpenAiAnswer
+from engine.llm import JsonObject
+
+CHAT = "/v1/chat/completions"
+EMBEDDINGS = "/v1/embeddings"
+DEFAULT_SECONDS = 600.0
+"""How long an answer may take: as long as OpenAI's SDK waits by default."""
+
+router = APIRouter(
+    tags=["openai"], route_class=EitherRoute, responses=openai_problems(400, 401, 404, 413, 422, 429, 502, 503, 504)
+)
+
+Seconds = Annotated[
+    float | None, Header(alias="x-timeout-seconds", ge=1, le=600, description="How long the answer may take.")
+]
+Priority = Annotated[int, Header(alias="x-priority", ge=1, le=1000, description="Lower goes first, as for jobs.")]
+
+
+@router.post(CHAT)
+async def create_chat_completion(
+    body: ChatRequest,
+    *,
+    request: Request,
+    access: Accessed,
+    key: IdempotencyKey = None,
+    priority: Priority = 1,
+    seconds: Seconds = None,
+) -> Response:
+    """Answers a conversation by any model, whole or streamed. It is stored as a job of operation `chat.completions`,
+    or as a stream. A whole answer that does not come in time is withdrawn, unless the request has an Idempotency-Key:
+    repeating it then gets the answer."""
+    maker = maker_of(await access.caller())
+    asked: JsonObject = await request.json()
+    if body.stream:
+        live = await access.services.streams.open_chat(asked, maker, access.services.gate)
+        return Streamed(
+            live, Chunks(live.stream, usage=bool(body.stream_options and body.stream_options.include_usage))
+        )
+    draft = EndpointDraft(
+        endpoint=CHAT, model=body.model, request_data=asked, operation="chat.completions", priority=priority
+    )
+    return await _answered(draft, request, access, key, seconds)
+
+
+@router.post(EMBEDDINGS)
+async def create_embeddings(
+    body: EmbeddingsRequest,
+    *,
+    request: Request,
+    access: Accessed,
+    key: IdempotencyKey = None,
+    priority: Priority = 1,
+    seconds: Seconds = None,
+) -> Response:
+    """Embeds texts, where the model's provider does. It is stored as a job of operation `embeddings`."""
+    draft = EndpointDraft(
+        endpoint=EMBEDDINGS,
+        model=body.model,
+        request_data=await request.json(),
+        operation="embeddings",
+        priority=priority,
+    )
+    return await _answered(draft, request, access, key, seconds)
+
+
+async def _answered(
+    draft: EndpointDraft, request: Request, access: Accessed, key: str | None, seconds: float | None
+) -> Response:
+    caller, raw = await access.caller(), await request.body()
+    request_key = key_of(key, draft.endpoint, caller, raw)
+    wait = DEFAULT_SECONDS if seconds is None else seconds
+    answer = await access.services.openai_calls.run(
+        draft, maker_of(caller), request_key, wait, lambda: hung_up(request)
+    )
+    return Json(answer.body, headers=_headers(answer))
+
+
+def _headers(answer: OpenAiAnswer) -> dict[str, str]:
+    """Which job it was, how long its calls took, and what is left of the model's limits, in OpenAI's own headers."""
+    headers = {"X-Job-Id": answer.job.id, "openai-processing-ms": str(round(answer.job.totals.duration * 1000))}
+    for level in answer.levels:
+        headers[f"x-ratelimit-limit-{level.kind}"] = str(level.limit)
+        headers[f"x-ratelimit-remaining-{level.kind}"] = str(level.remaining)
+        headers[f"x-ratelimit-reset-{level.kind}"] = f"{level.resets_in:.3f}s"
+    if answer.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return headers

@@ -1,0 +1,294 @@
+"""OpenAI's own clients, unchanged but for their base URL, against a real server process and models of every vendor."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.support.api import ADMIN
+from tests.support.backends import SQLITE, Servers, fresh_database
+from tests.support.fake_provider import FakeProvider, Rule, fault
+from tests.support.fake_provider.server import PLAIN_ANSWER
+from tests.support.service import PROVIDER_KEY, Replica, fleet
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+JAVASCRIPT = ROOT / ".cache" / "openai-js" / "package.json"
+VENDORS = ("OpenAI", "Anthropic", "Gemini", "vLLM")
+ASKED = "Say something."
+MESSAGES: Any = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": ASKED}]
+
+
+@dataclass
+class Served:
+    """A replica, the provider behind its models, which are named after their vendors, and a client's key."""
+
+    replica: Replica
+    fake: FakeProvider
+    key: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.replica.port}/v1"
+
+    def sdk(self, **options: Any) -> openai.OpenAI:
+        http = openai.DefaultHttpxClient(trust_env=False)
+        return openai.OpenAI(base_url=self.url, http_client=http, **{"api_key": self.key, "max_retries": 0, **options})
+
+
+@pytest.fixture(scope="module")
+def served(storage_servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("service")
+    with (
+        fresh_database(SQLITE, storage_servers, folder) as database,
+        FakeProvider() as fake,
+        fleet(database.url, database.name, folder) as launched,
+    ):
+        [replica] = launched.launch(1)
+        made = replica.http.post("/clients", json={"name": "developer"}, headers=ADMIN).json()
+        for vendor in VENDORS:
+            answer = replica.http.post("/models", json=_model(vendor, fake), headers=ADMIN)
+            assert answer.status_code == 201, answer.text
+        yield Served(replica, fake, made["api_key"])
+
+
+@pytest.fixture(autouse=True)
+def _as_new(served: Served) -> Iterator[None]:
+    """The provider as it was, whatever a test had it do."""
+    yield
+    served.fake.release()
+    served.fake.script.clear()
+    served.fake.seen.reset()
+
+
+def _model(vendor: str, fake: FakeProvider) -> dict[str, Any]:
+    return {
+        "name": vendor,
+        "sdk": vendor,
+        "endpoint": fake.openai_url if vendor in ("OpenAI", "vLLM") else fake.url,
+        "apiType": "chat",
+        "apiVersion": "v1beta",
+        "deployment": "fake",
+        "key": PROVIDER_KEY,
+        "minTemperature": 0.0,
+        "maxTemperature": 1.0,
+        "cost": {"tokens": 1000, "currency": "USD", "input": 1.0, "output": 2.0},
+    }
+
+
+def test_models_are_listed_and_found(served: Served) -> None:
+    """The SDK's pages of models hold those of every vendor; one is found by its name."""
+    with served.sdk() as sdk:
+        assert [model.id for model in sdk.models.list()] == list(VENDORS)
+        assert sdk.models.retrieve("Gemini").owned_by == "gemini"
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_whole_answer_of_every_vendor(served: Served, vendor: str) -> None:
+    """Text, finish reason and usage come in OpenAI's shape; headers name the request and the job that it became."""
+    with served.sdk() as sdk:
+        raw = sdk.chat.completions.with_raw_response.create(model=vendor, messages=MESSAGES, temperature=0.5)
+        answer = raw.parse()
+    assert answer.choices[0].message.content == PLAIN_ANSWER
+    assert (answer.choices[0].finish_reason, answer.model, answer.object) == ("stop", vendor, "chat.completion")
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens > 0
+    assert raw.request_id == raw.headers["x-correlation-id"]
+    job = served.replica.http.get(f"/jobs/{raw.headers['x-job-id']}", headers=ADMIN).json()
+    assert (job["status"], job["endpoint"], job["model"]) == ("PROCESSED", "/v1/chat/completions", vendor)
+    assert job["processingMetrics"] is not None
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_streamed_answer_of_every_vendor(served: Served, vendor: str) -> None:
+    """The pieces make the whole answer, all chunks have one id, and the last one tells the usage."""
+    with served.sdk() as sdk:
+        chunks = list(
+            sdk.chat.completions.create(
+                model=vendor, messages=MESSAGES, stream=True, stream_options={"include_usage": True}
+            )
+        )
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == PLAIN_ANSWER
+    assert {(chunk.id, chunk.model, chunk.object) for chunk in chunks} == {
+        (chunks[0].id, vendor, "chat.completion.chunk")
+    }
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.total_tokens > 0
+
+
+def test_the_asynchronous_client(served: Served) -> None:
+    """Whole and streamed answers of ten requests at a time reach the asynchronous client."""
+
+    async def ask(sdk: openai.AsyncOpenAI, vendor: str) -> tuple[str | None, str]:
+        whole = await sdk.chat.completions.create(model=vendor, messages=MESSAGES)
+        stream = await sdk.chat.completions.create(model=vendor, messages=MESSAGES, stream=True)
+        pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
+        return whole.choices[0].message.content, "".join(pieces)
+
+    async def run() -> list[tuple[str | None, str]]:
+        http = openai.DefaultAsyncHttpxClient(trust_env=False)
+        async with openai.AsyncOpenAI(base_url=served.url, api_key=served.key, http_client=http) as sdk:
+            return await asyncio.gather(*(ask(sdk, VENDORS[number % len(VENDORS)]) for number in range(10)))
+
+    assert asyncio.run(run()) == [(PLAIN_ANSWER, PLAIN_ANSWER)] * 10
+
+
+def test_a_key_that_is_wrong(served: Served) -> None:
+    """The SDK raises its AuthenticationError, with the code that OpenAI's API has for it."""
+    with served.sdk(api_key="sk-wrong") as sdk, pytest.raises(openai.AuthenticationError) as raised:
+        sdk.chat.completions.create(model="OpenAI", messages=MESSAGES)
+    assert raised.value.code == "invalid_api_key"
+
+
+def test_a_model_that_does_not_exist(served: Served) -> None:
+    """Whole or streamed, the SDK raises its NotFoundError before anything else happens."""
+    with served.sdk() as sdk:
+        for stream in (False, True):
+            with pytest.raises(openai.NotFoundError) as raised:
+                sdk.chat.completions.create(model="gpt-none", messages=MESSAGES, stream=stream)
+            assert (raised.value.code, raised.value.param) == ("model_not_found", "model")
+
+
+def test_a_request_that_is_wrong(served: Served) -> None:
+    """What is wrong with a body is a BadRequestError that names the parameter; no provider was called."""
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "narrator", "content": "x"}]}, "messages[0].role"),
+        ({"temperature": 3}, "temperature"),
+        ({"model": "Anthropic", "n": 2}, "n"),
+        ({"model": "Anthropic", "logprobs": True}, "logprobs"),
+    ]
+    with served.sdk() as sdk:
+        for fields, param in wrong:
+            with pytest.raises(openai.BadRequestError) as raised:
+                sdk.chat.completions.create(**{"model": "OpenAI", "messages": MESSAGES, **fields})
+            assert raised.value.param == param, raised.value.message
+    assert served.fake.seen.total == 0
+
+
+def test_what_the_provider_refuses_is_the_clients_error(served: Served) -> None:
+    """A vendor's 400 reaches the client as one, whole or streamed: it is told what is wrong, once."""
+    served.fake.add(Rule(fault("status", code=400)))
+    with served.sdk(max_retries=2) as sdk:
+        for stream in (False, True):
+            served.fake.seen.reset()
+            with pytest.raises(openai.BadRequestError):
+                sdk.chat.completions.create(model="OpenAI", messages=MESSAGES, stream=stream)
+            assert served.fake.seen.total == 1
+
+
+def test_a_provider_that_fails_for_good(served: Served) -> None:
+    """Attempts that all fail end as InternalServerError, of which the job knows each call."""
+    served.fake.add(Rule(fault("status", code=401)))
+    with served.sdk() as sdk, pytest.raises(openai.InternalServerError) as raised:
+        sdk.chat.completions.create(model="OpenAI", messages=MESSAGES)
+    assert raised.value.status_code == 502
+
+
+def test_a_limit_that_is_not_over_in_time(served: Served) -> None:
+    """A provider's rate limit that outlasts the caller's patience is a RateLimitError, and nothing is called later."""
+    served.fake.add(Rule(fault("rate_limit", seconds=60)))
+    with served.sdk() as sdk, pytest.raises(openai.RateLimitError) as raised:
+        sdk.chat.completions.create(model="vLLM", messages=MESSAGES, extra_headers={"x-timeout-seconds": "2"})
+    assert raised.value.code == "rate_limit_exceeded"
+    assert 0 < float(raised.value.response.headers["retry-after"]) <= 120
+    canceled = served.replica.http.get("/jobs?status=CANCELED&order=desc&limit=1", headers=ADMIN).json()
+    assert [job["model"] for job in canceled] == ["vLLM"]
+
+
+def test_a_repeated_request_with_a_key(served: Served) -> None:
+    """The same key gives the same answer and no second call; with another body it is refused."""
+    with served.sdk() as sdk:
+        headers = {"Idempotency-Key": "once"}
+        first, second = (
+            sdk.chat.completions.with_raw_response.create(model="OpenAI", messages=MESSAGES, extra_headers=headers)
+            for _ in range(2)
+        )
+        assert first.parse() == second.parse()
+        assert second.headers["idempotency-replayed"] == "true"
+        assert served.fake.seen.total == 1
+        with pytest.raises(openai.UnprocessableEntityError) as raised:
+            sdk.chat.completions.create(model="Gemini", messages=MESSAGES, extra_headers=headers)
+    assert raised.value.code == "idempotency_key_reused"
+
+
+def test_hanging_up_drops_the_call(served: Served) -> None:
+    """A caller that gives up, whole or streamed, is not waited for: the provider sees its connection closed."""
+    served.fake.hold()
+    with served.sdk(timeout=1.0) as sdk:
+        for stream in (False, True):
+            with pytest.raises(openai.APITimeoutError):
+                sdk.chat.completions.create(model="OpenAI", messages=MESSAGES, stream=stream)
+    eventually(lambda: served.fake.seen.hung_up >= 2, within=20, what="both calls dropped")
+
+
+def test_embeddings(served: Served) -> None:
+    """Vectors come as the SDK asks for them; a provider that has none is a clear 400."""
+    with served.sdk() as sdk:
+        answer = sdk.embeddings.create(model="OpenAI", input=["one", "two"])
+        assert [len(each.embedding) for each in answer.data] == [len(answer.data[0].embedding)] * 2
+        assert all(isinstance(number, float) for number in answer.data[0].embedding)
+        assert answer.usage.total_tokens > 0
+        with pytest.raises(openai.BadRequestError, match="embeddings"):
+            sdk.embeddings.create(model="Anthropic", input="one")
+
+
+def test_limits_are_told_as_openai_tells_them(served: Served) -> None:
+    """A model's own limits are in the headers by which OpenAI tells its."""
+    limited = {**_model("vLLM", served.fake), "name": "limited", "limits": {"requestsPerMinute": 600}}
+    assert served.replica.http.post("/models", json=limited, headers=ADMIN).status_code == 201
+    with served.sdk() as sdk:
+        raw = sdk.chat.completions.with_raw_response.create(model="limited", messages=MESSAGES)
+    assert raw.headers["x-ratelimit-limit-requests"] == "600"
+    assert 0 <= int(raw.headers["x-ratelimit-remaining-requests"]) <= 600
+    assert raw.headers["x-ratelimit-reset-requests"].endswith("s")
+    made = next(each for each in served.replica.http.get("/models", headers=ADMIN).json() if each["name"] == "limited")
+    assert served.replica.http.delete(f"/models/{made['model_id']}", headers=ADMIN).status_code == 204
+
+
+def test_the_javascript_client(served: Served) -> None:
+    """Models, whole and streamed answers and errors reach OpenAI's client for JavaScript as well."""
+    assert JAVASCRIPT.exists() or JAVASCRIPT.parent.exists(), "OpenAI's JavaScript client is not installed: make test"
+    path = os.pathsep.join((os.environ["PATH"], str(Path(sys.executable).parent)))
+    script = Path(__file__).with_name("openai_client.mjs")
+    command = ["node", str(script), str(JAVASCRIPT), served.url, served.key, "Anthropic"]
+    ended = subprocess.run(
+        command, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    got = json.loads(ended.stdout)
+    assert set(got["models"]) == set(VENDORS)
+    assert (got["whole"], got["streamed"]) == (PLAIN_ANSWER, PLAIN_ANSWER)
+    assert got["usage"]["total_tokens"] > 0
+    assert (got["refused"]["name"], got["refused"]["status"], got["refused"]["code"]) == (
+        "NotFoundError",
+        404,
+        "model_not_found",
+    )
+    assert got["refused"]["requestId"]
+
+
+def test_health_answers_meanwhile(served: Served) -> None:
+    """A reader that takes one byte of its stream at a time keeps nobody waiting."""
+    with served.sdk() as sdk:
+        body = {"model": "OpenAI", "messages": MESSAGES, "stream": True}
+        headers = {"Authorization": f"Bearer {served.key}"}
+        with httpx.stream(
+            "POST", f"{served.url}/chat/completions", json=body, headers=headers, trust_env=False
+        ) as slow:
+            taken = slow.iter_raw(1)
+            assert next(taken)
+            assert sdk.chat.completions.create(model="OpenAI", messages=MESSAGES).choices
+            assert served.replica.http.get("/health/live").status_code == 200
+            assert next(taken)
