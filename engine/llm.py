@@ -24,6 +24,8 @@ from typing import Any, ClassVar, Literal, Protocol
 from engine.errors import MetasyncError
 from engine.pricing import Cost, Prices, cost_of
 
+_LONGEST_PARAM = 100
+
 JsonObject = dict[str, Any]
 ResponseFormat = Literal["json", "text"] | JsonObject
 """`json`, `text`, or {"type": "json_schema", "schema": {...}}."""
@@ -254,6 +256,7 @@ class UnsupportedParameter(PermanentProviderError):
     code = "unsupported_parameter"
 
     def __init__(self, param: str, why: str) -> None:
+        param = param[:_LONGEST_PARAM]
         complaint = Complaint(type="invalid_request_error", code=self.code, param=param)
         super().__init__(f"{param}: {why}", status=400, sent=False, complaint=complaint)
         self.param = param

@@ -46,7 +46,8 @@ async def pieces(
 ) -> AsyncGenerator[Piece | Completion, None]:
     """The answer's pieces and last the completion, as a StreamingProvider gives them. To be closed as one of those."""
     fold = None if request.chat is None else ChatFold(lambda chunk: chunk, now)
-    async with aclosing(_said(provider, request)) as said:
+    stream = getattr(provider, "stream", None)
+    async with aclosing(_at_once(provider, request) if stream is None else stream(request)) as said:
         async for piece in said:
             if isinstance(piece, Completion):
                 if fold is not None and piece.body is None:
@@ -59,18 +60,12 @@ async def pieces(
     raise PermanentProviderError(f"{request.endpoint.sdk}: the stream ended without a completion")
 
 
-async def _said(provider: Provider, request: CompletionRequest) -> AsyncGenerator[Piece | Completion, None]:
+async def _at_once(provider: Provider, request: CompletionRequest) -> AsyncGenerator[Piece | Completion, None]:
     """A plug-in that does not stream says all in one piece."""
-    stream = getattr(provider, "stream", None)
-    if stream is None:
-        completion = await provider.complete(request)
-        if completion.text and completion.body is None:
-            yield completion.text
-        yield completion
-        return
-    async with aclosing(stream(request)) as said:
-        async for piece in said:
-            yield piece
+    completion = await provider.complete(request)
+    if completion.text and completion.body is None:
+        yield completion.text
+    yield completion
 
 
 def _bodied(completion: Completion, request: CompletionRequest, now: datetime) -> Completion:

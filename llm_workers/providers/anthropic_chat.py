@@ -149,14 +149,14 @@ def _metadata(chat: JsonObject) -> JsonObject | None:
 
 
 def chat_answer(document: JsonObject, request: CompletionRequest, now: datetime) -> JsonObject:
-    """A whole message in OpenAI's shape."""
+    """A whole message in OpenAI's shape. One without content is an answer: after results of tools it happens."""
     blocks = document["content"]
     text = "".join(block["text"] for block in blocks if block["type"] == "text")
     calls = [tool_call(block["id"], block["name"], block["input"]) for block in blocks if block["type"] == "tool_use"]
     reason = _REASONS.get(document.get("stop_reason") or "", "stop")
     usage = usage_of(document.get("usage") or {})
-    choices = [choice(0, text, reason, tool_calls=calls)] if blocks or reason != "stop" else []
-    return answer_body(document["id"], document.get("model") or request.endpoint.deployment, choices, usage, now)
+    model = document.get("model") or request.endpoint.deployment
+    return answer_body(document["id"], model, [choice(0, text, reason, tool_calls=calls)], usage, now)
 
 
 class Events:

@@ -13,7 +13,8 @@ Translation = Callable[[JsonObject], JsonObject | None]
 A chunk may have id, model and usage too: the sum takes them.
 """
 
-_OF_THE_WHOLE = ("id", "object", "created", "model", "usage")
+_OF_THE_WHOLE = ("id", "created", "model")
+_OF_THE_CHUNK = ("choices", "usage", "object", "obfuscation")
 
 
 class ChatFold:
@@ -35,7 +36,7 @@ class ChatFold:
         if chunk is None:
             return None
         self._usage = chunk.get("usage") or self._usage
-        about = {name: value for name, value in chunk.items() if name not in ("choices", "usage", "object") and value}
+        about = {name: value for name, value in chunk.items() if name not in _OF_THE_CHUNK and value}
         self._whole = {**self._whole, **about}
         told = [told for each in chunk.get("choices") or () if (told := self._told(each)) is not None]
         if not told:
@@ -66,8 +67,10 @@ class _Choice:
     def __init__(self) -> None:
         self.begun = False
         self.reason: str | None = None
-        self._message: JsonObject = {}
+        self._texts: dict[str, list[str]] = {}
+        self._others: JsonObject = {}
         self._calls: dict[int, JsonObject] = {}
+        self._arguments: dict[int, list[str]] = {}
         self._logprobs: JsonObject = {}
 
     def take(self, choice: JsonObject) -> JsonObject:
@@ -80,14 +83,17 @@ class _Choice:
         for name, value in delta.items():
             if name == "tool_calls":
                 self._call(value)
+            elif isinstance(value, str):
+                self._texts.setdefault(name, []).append(value)
             else:
-                self._message[name] = _joined(self._message.get(name), value)
+                self._others[name] = _joined(self._others.get(name), value)
         return delta
 
     def whole(self, index: int) -> JsonObject:
-        message: JsonObject = {"role": "assistant", "content": None, "refusal": None, **self._message}
+        texts = {name: "".join(pieces) for name, pieces in self._texts.items()}
+        message: JsonObject = {"role": "assistant", "content": None, "refusal": None, **self._others, **texts}
         if self._calls:
-            message["tool_calls"] = [self._calls[number] for number in sorted(self._calls)]
+            message["tool_calls"] = [self._called(number) for number in sorted(self._calls)]
         elif message["content"] is None and message["refusal"] is None:
             message["content"] = ""
         return {
@@ -99,11 +105,18 @@ class _Choice:
 
     def _call(self, parts: list[JsonObject]) -> None:
         for place, part in enumerate(parts):
-            call = self._calls.setdefault(part.get("index", place), {"type": "function", "function": {"arguments": ""}})
-            function = part.get("function") or {}
+            number, function = part.get("index", place), part.get("function") or {}
+            call = self._calls.setdefault(number, {"type": "function", "name": ""})
             call |= {name: value for name, value in part.items() if name not in ("index", "function") and value}
-            call["function"]["name"] = function.get("name") or call["function"].get("name", "")
-            call["function"]["arguments"] += function.get("arguments") or ""
+            call["name"] = function.get("name") or call["name"]
+            self._arguments.setdefault(number, []).append(function.get("arguments") or "")
+
+    def _called(self, number: int) -> JsonObject:
+        about = {name: value for name, value in self._calls[number].items() if name != "name"}
+        return {
+            **about,
+            "function": {"name": self._calls[number]["name"], "arguments": "".join(self._arguments[number])},
+        }
 
 
 def _joined(old: Any, new: Any) -> Any:

@@ -8,6 +8,7 @@ import pytest
 
 from engine.llm import (
     AnswerCutOff,
+    Completion,
     ContentFiltered,
     Endpoint,
     PermanentProviderError,
@@ -17,10 +18,11 @@ from engine.llm import (
     UnusableAnswer,
     Usage,
 )
+from llm_workers.providers.chat_answers import chat_completion
 from llm_workers.providers.faults import refused
 from llm_workers.providers.http import HttpProvider
 from llm_workers.providers.registry import Registry
-from tests.support.vendors import KEY, asked
+from tests.support.vendors import KEY, asked, chatted
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -94,3 +96,22 @@ def test_a_prompt_that_gemini_blocks() -> None:
 
     assert type(problem) is ContentFiltered
     assert "JAILBREAK" in str(problem)
+
+
+def _chatted(reason: str | None, **document: Any) -> Completion:
+    provider = Registry().create("Gemini")
+    assert isinstance(provider, HttpProvider)
+    candidates = [] if reason is None else [{"content": {"parts": [{"text": "so far"}]}, "finishReason": reason}]
+    request = chatted(Endpoint(sdk="Gemini", base_url="", deployment="m"))
+    return chat_completion(provider.chat_answer({"candidates": candidates, **document}, request, NOW))
+
+
+def test_how_gemini_ends_a_chat() -> None:
+    """Filters and limits are answers; what Gemini could not end is as bad as elsewhere."""
+    assert _chatted("SAFETY").finish_reason == "content_filter"
+    assert _chatted("MAX_TOKENS").finish_reason == "length"
+    assert _chatted("STOP").text == "so far"
+    assert _chatted(None, promptFeedback={"blockReason": "JAILBREAK"}).finish_reason == "content_filter"
+    for reason, kind in (("MALFORMED_RESPONSE", TransientProviderError), ("OTHER", UnusableAnswer)):
+        with pytest.raises(kind, match=reason):
+            _chatted(reason)
