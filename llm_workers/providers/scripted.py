@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from engine.llm import Completion, CompletionRequest, Usage
 from llm_workers.chats import inputs_of
 from llm_workers.providers.chat_answers import embedding_body
+from llm_workers.providers.chat_parts import whole_number
 
 if TYPE_CHECKING:
     from llm_workers.transport import Transport
@@ -44,7 +45,7 @@ class ScriptedProvider:
         """Equal texts have equal vectors, of length 1, which mean nothing."""
         given = request.embeds or {}
         inputs = inputs_of(given)
-        size = min(int(given.get("dimensions") or _DIMENSIONS), _MOST_DIMENSIONS)
+        size = min(whole_number(given, "dimensions", 1) or _DIMENSIONS, _MOST_DIMENSIONS)
         vectors: list[Any] = [_vector(repr(each), size) for each in inputs]
         if given.get("encoding_format") == "base64":
             vectors = [b64encode(pack(f"<{size}f", *each)).decode() for each in vectors]

@@ -247,6 +247,8 @@ def test_a_plug_in_that_knows_texts_only() -> None:
         with pytest.raises(UnsupportedParameter) as refused:
             run(Plain(), asked(**body))
         assert refused.value.param == next(iter(body))
+    with pytest.raises(UnsupportedParameter, match="has no embeddings"):
+        run(Plain(), replace(asked(), chat=None, embeds={"input": "a"}))
 
 
 def test_the_test_provider() -> None:

@@ -164,15 +164,25 @@ def test_embeddings(lab: Completing, sdk: str, base: str) -> None:
 
 
 def test_who_has_no_embeddings(lab: Completing) -> None:
-    """Anthropic and a provider that knows only texts say so, and nothing is asked of them."""
+    """Anthropic says so, and nothing is asked of it."""
     lab.model(sdk="Anthropic", endpoint=lab.fake.url)
-    lab.model("t", sdk="test")
 
-    for model in ("m", "t"):
-        done = lab.run(lab.job(model=model, working_prompts=(), endpoint="/v1/embeddings", request_data={"input": "a"}))
-        assert isinstance(done.error, UnsupportedParameter)
-        assert "has no embeddings" in str(done.error)
-        assert done.calls == ()
+    done = lab.run(lab.job(working_prompts=(), endpoint="/v1/embeddings", request_data={"input": "a"}))
+
+    assert isinstance(done.error, UnsupportedParameter)
+    assert "has no embeddings" in str(done.error)
+    assert (done.calls, lab.fake.seen.total) == ((), 0)
+
+
+def test_dimensions_that_are_no_number(lab: Completing) -> None:
+    """They are refused by name, by the test provider too."""
+    lab.model(sdk="test")
+    data = {"input": "a", "dimensions": "many"}
+
+    done = lab.run(lab.job(working_prompts=(), endpoint="/v1/embeddings", request_data=data))
+
+    assert isinstance(done.error, UnsupportedParameter)
+    assert done.error.param == "dimensions"
 
 
 def test_an_endpoint_that_is_not_served(lab: Completing) -> None:
