@@ -59,14 +59,16 @@ def _first(problems: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
     """The message and the field of the first of a validation's problems, which name all that they say."""
     if not problems:
         return "the request is not valid", None
+    if problems[0]["type"] == "json_invalid":
+        return f"the body is no JSON: {problems[0]['msg']}, at position {problems[0]['loc'][-1]}", None
     place = _field(problems[0]["loc"])
     more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
-    return f"{place}: {problems[0]['msg']}{more}" if place else f"{problems[0]['msg']}{more}", place or None
+    return f"{place or 'the body'}: {problems[0]['msg']}{more}", place or None
 
 
 def _field(loc: Sequence[str | int]) -> str:
-    """`("body", "messages", 2, "role")` as `messages[2].role`."""
+    """`("body", "messages", 2, "role")` as `messages[2].role`; nothing for the body itself."""
     field = ""
-    for part in loc[1:] if len(loc) > 1 else loc:
+    for part in loc[1:]:
         field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else part
     return field

@@ -1,7 +1,8 @@
 """The answer that a live stream gives."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from starlette.responses import Response
@@ -36,9 +37,9 @@ class Streamed(Response):
     Writes wait for the reader's connection, and reading the stream waits for the writes. Whoever hangs up ends it.
     """
 
-    def __init__(self, live: LiveStream, framing: Framing) -> None:
-        headers = {"X-Stream-Id": live.stream.id, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(headers=headers, media_type=framing.media_type)
+    def __init__(self, live: LiveStream, framing: Framing, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        own = {"X-Stream-Id": live.stream.id, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(headers={**headers, **own}, media_type=framing.media_type)
         del self.headers["content-length"]
         self._live = live
         self._framing = framing

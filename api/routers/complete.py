@@ -18,7 +18,7 @@ from api.models.direct import (
 from api.models.job_answer import JobResponse
 from api.routers.jobs_body import StraightRoute
 from api.routers.jobs_query import IdempotencyKey, key_of, maker_of
-from api.services.direct import Answered
+from api.services.direct import Answered, Patience
 
 _ASYNC = "respond-async"
 _LOCATION = {"Location": {"description": "Where the job is from now on.", "schema": {"type": "string"}}}
@@ -59,9 +59,9 @@ async def complete(
     goes on when the caller hangs up.
     """
     caller, raw = await access.caller(), await request.body()
-    wait = _wait(prefer, timeout, body.timeout)
+    patience = Patience(_wait(prefer, timeout, body.timeout), lambda: hung_up(request))
     request_key = key_of(key, "complete", caller, raw)
-    answered = await access.services.direct.run(body, maker_of(caller), request_key, wait, lambda: hung_up(request))
+    answered = await access.services.direct.run(body, maker_of(caller), request_key, patience)
     return _answer(answered, asynchronous=_is_async(prefer))
 
 

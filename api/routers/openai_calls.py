@@ -1,5 +1,6 @@
 """/v1/chat/completions and /v1/embeddings, as OpenAI's API has them, for clients made for it."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -12,9 +13,11 @@ from api.core.streamed import Streamed
 from api.models.openai_frames import Chunks
 from api.models.openai_requests import ChatRequest, EmbeddingsRequest, openai_problems
 from api.routers.jobs_query import IdempotencyKey, key_of, maker_of
+from api.services.direct import Patience
 from api.services.job_drafts import EndpointDraft
 from api.services.openai_calls import OpenAiAnswer
-from engine.llm import JsonObject
+from engine.errors import InvalidField
+from engine.llm import JsonObject, Level
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
@@ -43,14 +46,11 @@ async def create_chat_completion(
 ) -> Response:
     """Answers a conversation by any model, whole or streamed. It is stored as a job of operation `chat.completions`,
     or as a stream. A whole answer that does not come in time is withdrawn, unless the request has an Idempotency-Key:
-    repeating it then gets the answer."""
-    maker = maker_of(await access.caller())
+    repeating it then gets the answer. A stream takes no such key, since it is not said twice."""
     asked: JsonObject = await request.json()
     if body.stream:
-        live = await access.services.streams.open_chat(asked, maker, access.services.gate)
-        return Streamed(
-            live, Chunks(live.stream, usage=bool(body.stream_options and body.stream_options.include_usage))
-        )
+        usage = bool(body.stream_options and body.stream_options.include_usage)
+        return await _streamed(asked, access, key, usage=usage)
     draft = EndpointDraft(
         endpoint=CHAT, model=body.model, request_data=asked, operation="chat.completions", priority=priority
     )
@@ -78,25 +78,39 @@ async def create_embeddings(
     return await _answered(draft, request, access, key, seconds)
 
 
+async def _streamed(asked: JsonObject, access: Accessed, key: str | None, *, usage: bool) -> Response:
+    maker = maker_of(await access.caller())
+    if key is not None:
+        raise InvalidField("Idempotency-Key", "a stream is not said twice: leave the key out, or do not stream")
+    live = await access.services.streams.open_chat(asked, maker, access.services.gate)
+    levels = access.services.openai_calls.levels(live.stream.model)
+    return Streamed(live, Chunks(live.stream, usage=usage), headers=_limits(levels))
+
+
 async def _answered(
     draft: EndpointDraft, request: Request, access: Accessed, key: str | None, seconds: float | None
 ) -> Response:
     caller, raw = await access.caller(), await request.body()
     request_key = key_of(key, draft.endpoint, caller, raw)
     wait = DEFAULT_SECONDS if seconds is None else seconds
-    answer = await access.services.openai_calls.run(
-        draft, maker_of(caller), request_key, wait, lambda: hung_up(request)
-    )
+    patience = Patience(wait, lambda: hung_up(request), for_money=False)
+    answer = await access.services.openai_calls.run(draft, maker_of(caller), request_key, patience)
     return Json(answer.body, headers=_headers(answer))
 
 
 def _headers(answer: OpenAiAnswer) -> dict[str, str]:
     """Which job it was, how long its calls took, and what is left of the model's limits, in OpenAI's own headers."""
     headers = {"X-Job-Id": answer.job.id, "openai-processing-ms": str(round(answer.job.totals.duration * 1000))}
-    for level in answer.levels:
+    headers |= _limits(answer.levels)
+    if answer.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return headers
+
+
+def _limits(levels: Sequence[Level]) -> dict[str, str]:
+    headers = {}
+    for level in levels:
         headers[f"x-ratelimit-limit-{level.kind}"] = str(level.limit)
         headers[f"x-ratelimit-remaining-{level.kind}"] = str(level.remaining)
         headers[f"x-ratelimit-reset-{level.kind}"] = f"{level.resets_in:.3f}s"
-    if answer.replayed:
-        headers["Idempotency-Replayed"] = "true"
     return headers

@@ -28,8 +28,17 @@ _NOBODY_KNOWS = "It is stored, and what it waits for cannot be told: the databas
 _DRAIN_SECONDS = 3.0
 """Of a process that ends: less than its HTTP server gives the requests under way."""
 
-Gone = Callable[[], Awaitable[object]]
-"""Returns when the caller has hung up."""
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """For how many `seconds` a caller waits, and whether also `for_money`: for a budget that is used up to be raised.
+
+    `gone` returns when he has hung up.
+    """
+
+    seconds: float
+    gone: Callable[[], Awaitable[object]]
+    for_money: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +84,14 @@ class DirectService:
         self._gate = gate
         self._callers = 0
 
-    async def run(self, draft: JobDraft, maker: Maker, key: RequestKey | None, seconds: float, gone: Gone) -> Answered:
-        """The job as it is when it has ended, or when `seconds` have passed or it is certain that they will.
+    async def run(self, draft: JobDraft, maker: Maker, key: RequestKey | None, patience: Patience) -> Answered:
+        """The job as it is when it has ended, or when patience is at an end or it is certain that it will be.
 
         With 0 seconds it is an ordinary job from the start. Raises TooManyAtOnce, and stores nothing; NotFound where
         the job was deleted; else as JobIntake does.
         """
-        give_up = self._clock.monotonic() + seconds
-        if seconds <= 0:
+        give_up = self._clock.monotonic() + patience.seconds
+        if patience.seconds <= 0:
             accepted = await self._intake.one(draft, maker, key, hop=self._gate, insert=self._gate.insert)
             job = await self._now(accepted.jobs[0].id) if accepted.replayed else accepted.jobs[0]
             return await self._answered(job, accepted.replayed)
@@ -90,8 +99,8 @@ class DirectService:
             accepted = await self._intake.untold(draft, maker, key, hop=self._gate, insert=self._gate.insert)
             with self._watch.on(accepted.jobs[0].id) as watched:
                 job = await self._now(accepted.jobs[0].id) if accepted.replayed else accepted.jobs[0]
-                async with _heeding(gone, watched):
-                    job = await self._ended(job, watched, give_up)
+                async with _heeding(patience, watched):
+                    job = await self._ended(job, watched, give_up, for_money=patience.for_money)
         return await self._answered(job, accepted.replayed)
 
     @contextmanager
@@ -118,7 +127,7 @@ class DirectService:
         except StorageUnavailable:
             return Explanation(job=job, reason="database_away", text=_NOBODY_KNOWS)
 
-    async def _ended(self, job: Job, watched: Watched, give_up: float) -> Job:
+    async def _ended(self, job: Job, watched: Watched, give_up: float, *, for_money: bool) -> Job:
         """The job when it has ended, or when nobody is going to wait for it any longer."""
         pause = _FIRST_PAUSE_SECONDS
         while not has_ended(job):
@@ -127,6 +136,8 @@ class DirectService:
                 give_up = min(give_up, self._clock.monotonic() + _DRAIN_SECONDS)
             left = give_up - self._clock.monotonic()
             if left <= 0 or watched.left or self._is_late(job, now, left):
+                break
+            if not for_money and await self._is_broke(job):
                 break
             if not self._may_start(job, now):
                 told = await watched.within(min(left, pause, _until_due(job, now) or pause))
@@ -152,6 +163,12 @@ class DirectService:
     def _is_late(self, job: Job, now: datetime, left: float) -> bool:
         """Whether the job waits for longer than its caller will, or here for nobody."""
         return job.status is JobState.PENDING and (self._runs.draining or _until_due(job, now) > left)
+
+    async def _is_broke(self, job: Job) -> bool:
+        """Whether its client's budget is used up, rather than held for a moment by calls under way."""
+        if self._runs.has_money(job.client_id):
+            return False
+        return (await self._explained(job)).reason == "budget_exhausted"
 
     def _may_start(self, job: Job, now: datetime) -> bool:
         ready = job.status is JobState.PENDING and not _until_due(job, now)
@@ -194,9 +211,9 @@ def _until_due(job: Job, now: datetime) -> float:
 
 
 @asynccontextmanager
-async def _heeding(gone: Gone, watched: Watched) -> AsyncIterator[None]:
+async def _heeding(patience: Patience, watched: Watched) -> AsyncIterator[None]:
     """Within the block, whoever waits leaves when the caller has hung up."""
-    leaving = asyncio.ensure_future(gone())
+    leaving = asyncio.ensure_future(patience.gone())
     leaving.add_done_callback(lambda _: watched.leave())
     try:
         yield

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from api.core.gate import Gate
 from api.core.openai_failures import of_cancellation, of_failure, of_waiting
-from api.services.direct import DirectService, Gone, has_ended
+from api.services.direct import DirectService, Patience, has_ended
 from api.services.idempotency import RequestKey
 from api.services.job_drafts import EndpointDraft, Maker
 from engine.jobs.changes import after_event
@@ -53,20 +53,22 @@ class OpenAiCalls:
         self._signals = signals
         self._clock = clock
 
-    async def run(
-        self, draft: EndpointDraft, maker: Maker, key: RequestKey | None, seconds: float, gone: Gone
-    ) -> OpenAiAnswer:
-        """Raises Unanswered where there is no answer, or none within `seconds`; else as DirectService.run.
+    def levels(self, model_name: str) -> Sequence[Level]:
+        """What is left of the model's own limits as this process knows them."""
+        return self._runs.levels(model_name)
+
+    async def run(self, draft: EndpointDraft, maker: Maker, key: RequestKey | None, patience: Patience) -> OpenAiAnswer:
+        """Raises Unanswered where there is no answer, or none in time; else as DirectService.run.
 
         A request without a key, whose answer nobody could ask for again, is then withdrawn: what has not been called is
         not paid for. With a key it goes on, and repeating the request gets the answer.
         """
-        answered = await self._direct.run(draft, maker, key, seconds, gone)
+        answered = await self._direct.run(draft, maker, key, patience)
         job = answered.job
         if not has_ended(job) and key is None:
             job = await self._gate(self._withdrawn, job, maker.by)
         if job.response_data is not None and job.failure is None:
-            levels = self._runs.levels(job.answered_by or job.model)
+            levels = self.levels(job.answered_by or job.model)
             return OpenAiAnswer(job, job.response_data, answered.replayed, levels)
         if job.failure is not None and has_ended(job):
             raise of_failure(job.failure)
