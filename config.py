@@ -100,6 +100,9 @@ class Settings(BaseSettings):
     max_direct_calls: int = Field(
         500, ge=1, le=10_000, description="Calls of POST /complete under way at a time, at most; more are 503."
     )
+    batch_worker: bool = Field(
+        False, description="Keep a shared worker that takes the jobs of /v1/batches; on in development mode."
+    )
     log_level: Level = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_format: LogFormat = Field("json", description="json (one object per line) or console (for people).")
     dev_folder: Path | None = Field(None, description="The folder of development mode; None in production.")
@@ -113,6 +116,11 @@ class Settings(BaseSettings):
         **__: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)
+
+    @property
+    def batch_worker_capacity(self) -> int | None:
+        """Jobs that the shared worker for batches keeps in flight; None where there is to be none."""
+        return self.max_items_per_batch if self.batch_worker or self.dev else None
 
     @property
     def dev(self) -> bool:

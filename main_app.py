@@ -5,7 +5,6 @@
 
 import asyncio
 import errno
-import gc
 import math
 import os
 import secrets
@@ -13,9 +12,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NoReturn
@@ -25,9 +24,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import build_api
+from api.server import ENDING, Server
 from api.services.wiring import Services, build_services
 from api.settings import ApiSettings
 from config import SECRET_NAMES, Settings, SettingsError, dev_banner, load_settings
+from engine.batches.assembly import Batches, build_batches
 from engine.errors import MetasyncError, StorageError, StorageUnavailable
 from engine.jobs.retry import RetryPolicy
 from engine.jobs.signals import JobSignals
@@ -52,6 +53,7 @@ from llm_workers.wallets import Wallets
 from utilities.clock import SharedClock
 from utilities.hop import ThreadHop
 from utilities.ids import ObjectIds
+from utilities.interpreter import settle_interpreter
 from utilities.logging import configure_logging
 from utilities.open_files import allow_most
 from utilities.secrets import ProviderSecrets
@@ -62,7 +64,6 @@ _READING_THREADS = 2
 _OPENING_ATTEMPTS = 6
 _OPENING_PAUSE_SECONDS = 2.0
 _HTTP_GRACE_SECONDS = 5
-_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 log = structlog.get_logger(__name__)
 
@@ -79,6 +80,7 @@ class Installation:
     streaming: Streaming
     wallets: Wallets
     optimizer: Optimizer
+    batches: Batches
     threads: ThreadPoolExecutor
 
     @asynccontextmanager
@@ -86,6 +88,7 @@ class Installation:
         """Starts the workers with the API; ends them, and then the storage, after it."""
         self.pool.start()
         self.optimizer.start()
+        self.batches.start()
         try:
             yield
         finally:
@@ -97,6 +100,7 @@ class Installation:
 
     def _close(self) -> None:
         self.optimizer.close()
+        self.batches.close()
         self.services.close()
         self.threads.shutdown(wait=True)
         with suppress(StorageError):  # what is held lapses by itself
@@ -162,15 +166,17 @@ def install(settings: Settings) -> Installation:
     lanes = Lanes(storage, clock=clock, hop=base.hop, replica=terms.incarnation)
     wallets = Wallets(storage, clock=clock, hop=base.hop, replica=terms.incarnation)
     streaming = _streaming(settings, base, terms, lanes, wallets)
-    pool = _pool(settings, base, terms, lanes=lanes, wallets=wallets, streaming=streaming)
-    trials = Trials(
-        providers=ProviderSet(base.registry),
-        models=base.catalogue(seconds=0.0).models,
-        secrets=base.secrets,
+    batches = build_batches(
+        storage,
+        signals=base.signals,
         clock=clock,
         ids=base.ids,
-        hop=base.hop,
+        replica=terms.incarnation,
+        worker_capacity=settings.batch_worker_capacity,
     )
+    ticks = (lanes.tick, wallets.tick, streaming.tick, batches.tick)
+    pool = _pool(settings, base, terms, lanes=lanes, wallets=wallets, ticks=ticks)
+    trials = _trials(base)
     optimizer = build_optimizer(storage, signals=base.signals, clock=clock, ids=base.ids, replica=terms.incarnation)
     services = build_services(
         storage=storage,
@@ -181,13 +187,25 @@ def install(settings: Settings) -> Installation:
         states=LaneStates(lanes, storage, clock=clock, replica=terms.incarnation),
         runs=PoolRuns(pool, ModelRooms(lanes, wallets), settings.max_direct_calls, lanes.levels),
         optimizer=optimizer,
+        wake_batches=batches.wake,
         signals=base.signals,
         clock=clock,
         ids=base.ids,
         admin_key=settings.admin_api_key.get_secret_value(),
         pepper=settings.api_key_pepper.get_secret_value(),
     )
-    return Installation(settings, storage, pool, services, trials, streaming, wallets, optimizer, threads)
+    return Installation(settings, storage, pool, services, trials, streaming, wallets, optimizer, batches, threads)
+
+
+def _trials(base: _Base) -> Trials:
+    return Trials(
+        providers=ProviderSet(base.registry),
+        models=base.catalogue(seconds=0.0).models,
+        secrets=base.secrets,
+        clock=base.clock,
+        ids=base.ids,
+        hop=base.hop,
+    )
 
 
 def _streaming(settings: Settings, base: _Base, terms: PoolTerms, lanes: Lanes, wallets: Wallets) -> Streaming:
@@ -210,7 +228,13 @@ def _timeouts(settings: Settings) -> Timeouts:
 
 
 def _pool(
-    settings: Settings, base: _Base, terms: PoolTerms, *, lanes: Lanes, wallets: Wallets, streaming: Streaming
+    settings: Settings,
+    base: _Base,
+    terms: PoolTerms,
+    *,
+    lanes: Lanes,
+    wallets: Wallets,
+    ticks: Sequence[Callable[[], float]],
 ) -> WorkerPool:
     reading = ThreadHop(ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="reading"))
 
@@ -240,7 +264,7 @@ def _pool(
         policy=RetryPolicy(),
         calibrate=base.clock.calibrate,
         rooms=ModelRooms(lanes, wallets),
-        tick=lambda: min(lanes.tick(), wallets.tick(), streaming.tick()),
+        tick=lambda: min(tick() for tick in ticks),
         ended=wallets.ended,
     )
     lanes.on_room = wallets.on_room = pool.wake
@@ -267,65 +291,34 @@ def pool_terms(settings: Settings) -> PoolTerms:
     )
 
 
-class Server(uvicorn.Server):
-    """uvicorn with our signals: the first one drains, a second one gives everything back at once; both end with 0."""
+def _serving(config: uvicorn.Config, installation: Installation) -> Server:
+    """Streams have the grace that jobs have; without any, requests under way get a few seconds."""
+    pool, streaming, settings = installation.pool, installation.streaming, installation.settings
 
-    def __init__(self, config: uvicorn.Config, installation: Installation) -> None:
-        super().__init__(config)
-        self._installation = installation
-        self._signals = 0
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in _ENDING:
-            loop.add_signal_handler(number, self._on_signal)
-        yield
-
-    def _on_signal(self) -> None:
-        self._signals += 1
-        if self._signals == 1:
-            self._drain()
-            self.should_exit = True
-        else:
-            self._installation.pool.abort()
-            self._installation.streaming.interrupt()
-
-    def _drain(self) -> None:
-        """Streams have the grace that jobs have; without any, requests under way get a few seconds."""
-        pool, streaming = self._installation.pool, self._installation.streaming
+    def drain() -> None:
         log.info("drain_begins", in_flight=pool.in_flight, streams=streaming.open_streams)
         pool.begin_drain()
         if streaming.open_streams:
-            grace = self._installation.settings.drain_seconds
-            self.config.timeout_graceful_shutdown = math.ceil(grace) + _HTTP_GRACE_SECONDS
-            streaming.drain(grace)
+            config.timeout_graceful_shutdown = math.ceil(settings.drain_seconds) + _HTTP_GRACE_SECONDS
+            streaming.drain(settings.drain_seconds)
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            _settle_interpreter()
-            self._announce()
+    def abort() -> None:
+        pool.abort()
+        streaming.interrupt()
 
-    def _announce(self) -> None:
-        settings = self._installation.settings
+    def announce() -> None:
+        settle_interpreter()
         log.info("service_up", host=settings.host, port=settings.port, version=VERSION)
         if settings.dev:
             sys.stdout.write(dev_banner(settings) + "\n")
             sys.stdout.flush()
 
-
-def _settle_interpreter() -> None:
-    """Keeps the API answering beside busy worker loops (see docs/decisions/0008)."""
-    sys.setswitchinterval(1e-4)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+    return Server(config, drain=drain, abort=abort, announce=announce)
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the service until a signal ends it; answers the exit code."""
-    for number in _ENDING:
+    for number in ENDING:
         signal.signal(number, _leave)
     allow_most()
     try:
@@ -347,7 +340,7 @@ def main(argv: Sequence[str]) -> int:
         server_header=False,
         timeout_graceful_shutdown=_HTTP_GRACE_SECONDS,
     )
-    server = Server(config, installation)
+    server = _serving(config, installation)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(server.serve(sockets=[listener]))
     return 0 if server.started else 1

@@ -17,7 +17,9 @@ from api.routers import (
     health,
     jobs,
     models,
+    openai_batches,
     openai_calls,
+    openai_files,
     openai_models,
     prompt_flows,
     prompts,
@@ -26,6 +28,7 @@ from api.routers import (
     usage,
     workers,
 )
+from api.services.files import LARGEST
 from api.services.wiring import Services
 from api.settings import ApiSettings
 
@@ -45,9 +48,14 @@ ROUTERS: tuple[APIRouter, ...] = (
     streams.router,
     openai_models.router,
     openai_calls.router,
+    openai_files.router,
+    openai_batches.router,
     usage.router,
 )
 """In the order in which the documentation shows them, and in which they are tried: the busiest first."""
+
+_FORM_BYTES = 1024 * 1024
+"""What a form may have beside its file."""
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -70,7 +78,7 @@ def build_api(services: Services, settings: ApiSettings, lifespan: Lifespan | No
             Middleware(CorrelationId),
             Middleware(AccessLog),
             Middleware(errors.UnhandledErrors),
-            Middleware(BodyLimit, most=settings.max_body_bytes),
+            Middleware(BodyLimit, most=settings.max_body_bytes, larger={"/v1/files": LARGEST + _FORM_BYTES}),
         ],
     )
     app.state.services = services

@@ -18,6 +18,7 @@ from api.core.docs import DocumentationLocked
 from api.core.openai_failures import Unanswered, of_provider_error
 from api.core.problems import Told, is_openai, problem
 from api.core.unprocessable import KeyReused, Unprocessable
+from api.services.files import TooLarge
 from engine.errors import (
     BudgetExhausted,
     Forbidden,
@@ -70,6 +71,7 @@ TABLE: dict[type[MetasyncError], Answer] = {
     Forbidden: Answer(403),
     Unprocessable: Answer(422, told=Told(code="invalid_value"), openai_status=400),
     KeyReused: Answer(422, told=Told(code="idempotency_key_reused", param="Idempotency-Key")),
+    TooLarge: Answer(413, headers={"Connection": "close"}, told=Told(code="request_too_large")),
     LeaseLost: Answer(409, told=Told(code="conflict")),
     BudgetExhausted: Answer(
         429,

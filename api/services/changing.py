@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import TypeVar
 
 from engine.errors import StorageUnavailable
+from engine.records.batches import Batch
 from engine.records.runs import Run
 from engine.records.store import RecordStore
 from engine.records.values import Client, Model, Prompt, PromptFlow, Worker
 
-R = TypeVar("R", Client, Model, Prompt, PromptFlow, Worker, Run)
+R = TypeVar("R", Client, Model, Prompt, PromptFlow, Worker, Run, Batch)
 
 TRIES = 50
 

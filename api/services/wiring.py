@@ -1,12 +1,15 @@
 """All services, built over given ports."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from api.core.authentication import Authenticator
 from api.core.gate import Gate
+from api.services.batches import BatchService
 from api.services.clients import ClientService
 from api.services.direct import DirectService
 from api.services.explain import Explainer
+from api.services.files import FileService
 from api.services.health import HealthService
 from api.services.jobs import JobService
 from api.services.jobs_intake import JobIntake
@@ -54,6 +57,8 @@ class Services:
     usage: UsageService
     streams: StreamService
     runs: RunService
+    files: FileService
+    batches: BatchService
 
     def close(self) -> None:
         """Ends what the services opened themselves; storage and pool are their owner's."""
@@ -70,6 +75,7 @@ def build_services(
     live: LiveStreams,
     runs: DirectRuns,
     optimizer: RunControl,
+    wake_batches: Callable[[str | None], None],
     signals: JobSignals,
     clock: Clock,
     ids: ObjectIds,
@@ -84,6 +90,7 @@ def build_services(
     intake = JobIntake(queue=storage.jobs, catalogue=catalogue, signals=signals, clock=clock, ids=ids)
     explainer = Explainer(storage, states, clock)
     models = ModelService(storage.models, registry, clock=clock, ids=ids, forget=catalogue.forget)
+    files = FileService(storage.files, storage.contents, storage.batches, storage.jobs, clock=clock, ids=ids)
     direct = DirectService(runs, intake, explainer, gate, queue=storage.jobs, signals=signals, clock=clock)
     return Services(
         gate=gate,
@@ -102,6 +109,8 @@ def build_services(
         openai_calls=OpenAiCalls(direct, runs, gate, queue=storage.jobs, signals=signals, clock=clock),
         explainer=explainer,
         usage=UsageService(storage.usage),
+        files=files,
+        batches=BatchService(storage.batches, files, storage.jobs, explainer, wake=wake_batches, clock=clock, ids=ids),
         runs=RunService(storage.runs, optimizer, catalogue, clock=clock, ids=ids),
         streams=StreamService(storage.streams, live, catalogue, clock=clock, ids=ids),
         workers=WorkerService(storage.workers, storage.clients, control, Budgets(storage), clock=clock, ids=ids),

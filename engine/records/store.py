@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from engine.jobs.queue import JobQueue, Page
+from engine.records.batches import Batch
+from engine.records.files import FileContents, StoredFile
 from engine.records.runs import Run
 from engine.records.streams import StreamStore
 from engine.records.values import Client, Model, Prompt, PromptFlow, Worker
@@ -19,11 +21,13 @@ R = TypeVar("R")
 class Where:
     """Conditions that hold together. `equals` maps a stored field's wire name to the values it may have.
 
-    `visible_to` restricts to what is public or belongs to that client.
+    `visible_to` restricts to what is public or belongs to that client, `after` to what comes after the record of that
+    id, in the order in which it is asked for: nothing where there never was one.
     """
 
     equals: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     visible_to: str | None = None
+    after: str | None = None
 
 
 class RecordStore(Protocol[R]):
@@ -87,6 +91,9 @@ class Storage(Protocol):
     usage: UsageStore
     streams: StreamStore
     runs: RecordStore[Run]
+    files: RecordStore[StoredFile]
+    contents: FileContents
+    batches: RecordStore[Batch]
 
     def ping(self) -> None:
         """A round trip to the database; raises StorageUnavailable within 5 seconds when it cannot be reached."""

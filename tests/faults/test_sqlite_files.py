@@ -121,7 +121,8 @@ def test_a_file_of_before_the_sums_of_calls(file: Path) -> None:
     expected = storage.usage.rows(query)
     storage.close()
     plain = sqlite3.connect(file)
-    plain.executescript("DROP TABLE usage; DROP TABLE streams; DROP TABLE runs; PRAGMA user_version = 2")
+    later = ("usage", "streams", "runs", "files", "batches", "file_chunks")
+    plain.executescript("".join(f"DROP TABLE {name}; " for name in later) + "PRAGMA user_version = 2")
     plain.close()
     storage = open_sqlite(file)
     assert storage.usage.rows(query) == expected

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from api.app import build_api
 from api.services.wiring import Services, build_services
 from api.settings import ApiSettings
+from engine.batches.assembly import Batches, build_batches
 from engine.jobs.signals import JobSignals
 from engine.llm import Provider, ProviderRegistry, Timeouts
 from engine.records.store import Storage
@@ -63,7 +64,7 @@ class RecordingControl:
 class Api:
     """One replica's HTTP side. `signals` is what its workers would listen to, `lanes` what their calls would take.
 
-    `runs` are jobs that callers wait for. `optimizer` drives nothing until it is started.
+    `runs` are jobs that callers wait for. `optimizer` and `batches` drive nothing until they are started.
     """
 
     http: TestClient
@@ -76,6 +77,7 @@ class Api:
     lanes: Lanes
     runs: Runs
     optimizer: Optimizer
+    batches: Batches
     admin: Headers = field(default_factory=lambda: dict(ADMIN))
 
     def new_client(self, name: str = "a client") -> Headers:
@@ -199,6 +201,7 @@ def running_api(
     lanes = Lanes(storage, clock=clock, hop=inline, replica="here")
     streaming = new_streaming(storage, clock, lanes=lanes, secrets=secrets)
     runs = Runs(storage, signals=signals, clock=clock, lanes=lanes, environment=environment or {}, most=most_direct)
+    batches = build_batches(storage, signals=signals, clock=clock, ids=ObjectIds(), replica="here", poll=0.2)
     optimizer = build_optimizer(storage, signals=signals, clock=clock, ids=ObjectIds(), replica="here", poll=0.2)
     services = build_services(
         storage=storage,
@@ -209,6 +212,7 @@ def running_api(
         states=LaneStates(lanes, storage, clock=clock, replica="here"),
         runs=runs.port,
         optimizer=optimizer,
+        wake_batches=batches.wake,
         signals=signals,
         clock=clock,
         ids=ObjectIds(),
@@ -217,10 +221,11 @@ def running_api(
     )
     app = build_api(services, _settings(most_body_bytes), None)
     with TestClient(app, raise_server_exceptions=False) as http:
-        yield Api(http, app, services, storage, control, signals, clock, lanes, runs, optimizer)
+        yield Api(http, app, services, storage, control, signals, clock, lanes, runs, optimizer, batches)
         assert http.portal is not None
         http.portal.call(streaming.aclose)
         http.portal.call(trials.aclose)
     optimizer.close()
+    batches.close()
     runs.close()
     services.close()

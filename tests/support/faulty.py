@@ -27,7 +27,10 @@ class Fault(StrEnum):
     DELAY = "delay"
 
 
-PORTS = ("jobs", "clients", "models", "prompts", "prompt_flows", "workers", "shared", "usage", "streams", "runs")
+PORTS = (
+    *("jobs", "clients", "models", "prompts", "prompt_flows", "workers", "shared", "usage", "streams", "runs"),
+    *("files", "contents", "batches"),
+)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ import pymongo
 from pymongo import ASCENDING, IndexModel
 from pymongo.database import Database
 
+from engine.storage.batch_codec import BATCHES, FILES
 from engine.storage.codec import Line
 from engine.storage.mongo.connection import INDEX_SECONDS, Document
 from engine.storage.mongo.faults import guarded
@@ -23,7 +24,8 @@ IDEMPOTENCY = "idempotency"
 COUNTERS = "counters"
 SHARED = "shared"
 STREAMS = "streams"
-KINDS: tuple[Kind[Any], ...] = (CLIENTS, MODELS, PROMPTS, PROMPT_FLOWS, WORKERS, RUNS)
+CHUNKS = "fileChunks"
+KINDS: tuple[Kind[Any], ...] = (CLIENTS, MODELS, PROMPTS, PROMPT_FLOWS, WORKERS, RUNS, FILES, BATCHES)
 
 _READY: Document = {"line": str(Line.READY)}
 _ON_MONGODB: tuple[tuple[tuple[str, ...], Document | None], ...] = (

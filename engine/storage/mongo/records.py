@@ -63,7 +63,13 @@ class MongoRecords(Generic[R]):
         return written or self._is_stored({"_id": record.id, **document})
 
     def find(self, where: Where, page: Page) -> list[R]:
-        return self._read(_condition(where), page, in_order=True)
+        condition = _condition(where)
+        if where.after is not None:
+            found = guarded(lambda: self._records.find_one({"_id": {"$in": possible([where.after or ""])}}, {"seq": 1}))
+            if found is None:
+                return []
+            condition["seq"] = {"$lt" if page.newest_first else "$gt": found["seq"]}
+        return self._read(condition, page, in_order=True)
 
     def count(self, where: Where) -> int:
         return guarded(lambda: self._records.count_documents(_condition(where)))

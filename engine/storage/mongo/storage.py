@@ -6,15 +6,19 @@ from pymongo import MongoClient
 
 from engine.errors import StorageError
 from engine.jobs.queue import JobQueue
+from engine.records.batches import Batch
+from engine.records.files import FileContents, StoredFile
 from engine.records.runs import Run
 from engine.records.store import PromptStore, RecordStore, WorkerStore
 from engine.records.streams import StreamStore
 from engine.records.values import Client, Model, PromptFlow
 from engine.shared import SharedDocuments
+from engine.storage.batch_codec import BATCHES, FILES
 from engine.storage.mongo.clock import server_time
 from engine.storage.mongo.connection import Document, connect, database_of, is_cosmos
+from engine.storage.mongo.contents import MongoFileContents
 from engine.storage.mongo.faults import guarded
-from engine.storage.mongo.indexes import SHARED, make_indexes
+from engine.storage.mongo.indexes import CHUNKS, SHARED, make_indexes
 from engine.storage.mongo.jobs import MongoJobQueue
 from engine.storage.mongo.records import MongoPrompts, MongoRecords, MongoWorkers
 from engine.storage.mongo.shared import MongoSharedDocuments
@@ -38,6 +42,9 @@ class MongoStorage:
     usage: UsageStore
     streams: StreamStore
     runs: RecordStore[Run]
+    files: RecordStore[StoredFile]
+    contents: FileContents
+    batches: RecordStore[Batch]
 
     def __init__(self, client: MongoClient[Document], database: str, *, cosmos: bool) -> None:
         """Makes the indexes that are missing."""
@@ -56,6 +63,9 @@ class MongoStorage:
         self.prompt_flows = MongoRecords(self._database, PROMPT_FLOWS, ids)
         self.workers = MongoWorkers(self._database, ids)
         self.runs = MongoRecords(self._database, RUNS, ids)
+        self.files = MongoRecords(self._database, FILES, ids)
+        self.contents = MongoFileContents(self._database[CHUNKS])
+        self.batches = MongoRecords(self._database, BATCHES, ids)
         self.shared = MongoSharedDocuments(self._database[SHARED])
 
     def ping(self) -> None:

@@ -66,6 +66,9 @@ class SqliteRecordStore(Generic[R]):
     def find(self, where: Where, page: Page) -> list[R]:
         conditions = self._conditions(where)
         direction = "DESC" if page.newest_first else "ASC"
+        if where.after is not None:
+            beyond = "<" if page.newest_first else ">"
+            conditions.and_(f"seq {beyond} (SELECT seq FROM {self._table} WHERE id = ?)", where.after)
         return self._read(
             f"SELECT revision, body FROM {self._table}{conditions} ORDER BY seq {direction} LIMIT ? OFFSET ?",
             (*conditions.values, page.limit, page.skip),

@@ -6,14 +6,18 @@ from pathlib import Path
 
 from engine.errors import StorageError, StorageUnavailable
 from engine.jobs.queue import JobQueue
+from engine.records.batches import Batch
+from engine.records.files import FileContents, StoredFile
 from engine.records.runs import Run
 from engine.records.store import PromptStore, RecordStore, WorkerStore
 from engine.records.streams import StreamStore
 from engine.records.values import Client, Model, PromptFlow
 from engine.shared import SharedDocuments
+from engine.storage.batch_codec import BATCHES, FILES
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS
 from engine.storage.run_codec import RUNS
 from engine.storage.sqlite.connection import Readers, open_writer
+from engine.storage.sqlite.contents import SqliteFileContents
 from engine.storage.sqlite.jobs import SqliteJobQueue
 from engine.storage.sqlite.records import SqlitePromptStore, SqliteRecordStore, SqliteWorkerStore
 from engine.storage.sqlite.schema import migrate
@@ -48,6 +52,9 @@ class SqliteStorage:
         self.usage: UsageStore = SqliteUsage(self._readers)
         self.streams: StreamStore = SqliteStreams(self._writer, self._readers)
         self.runs: RecordStore[Run] = SqliteRecordStore(RUNS, self._writer, self._readers)
+        self.files: RecordStore[StoredFile] = SqliteRecordStore(FILES, self._writer, self._readers)
+        self.contents: FileContents = SqliteFileContents(self._writer, self._readers)
+        self.batches: RecordStore[Batch] = SqliteRecordStore(BATCHES, self._writer, self._readers)
 
     def ping(self) -> None:
         self._check_file()

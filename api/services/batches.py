@@ -1,0 +1,169 @@
+"""Batches of OpenAI's batch API: accepted, looked at, and cancelled."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import orjson
+
+from api.services.changing import changed
+from api.services.explain import Explainer
+from api.services.files import FileService
+from api.services.idempotency import IdempotencyKeys, RequestKey
+from api.services.job_drafts import Maker
+from engine.batches.lines import ENDPOINTS
+from engine.errors import Duplicate, InvalidField, NotFound
+from engine.jobs.job import Job
+from engine.jobs.queue import JobQuery, JobQueue, Page
+from engine.jobs.references import reference_text
+from engine.jobs.states import JobState
+from engine.metadata import Metadata
+from engine.records.batches import OPERATION, WINDOW, Batch, BatchStatus, cancelling
+from engine.records.files import BATCH, StoredFile
+from engine.records.store import RecordStore, Where
+from utilities.clock import Clock
+from utilities.ids import ObjectIds
+
+PRIORITY = 100
+_RUNS = frozenset({"in_line", "processing"})
+"""Reasons of an Explanation that mean: it goes on by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchDraft:
+    """A batch as it was asked for. `output_seconds` is how long its results are kept; None: until they are deleted."""
+
+    input_file_id: str
+    endpoint: str
+    pairs: dict[str, str] | None = None
+    output_seconds: int | None = None
+    priority: int = PRIORITY
+
+
+class BatchService:
+    """Synchronous. `wake` tells whoever drives batches here that one was added or changed."""
+
+    def __init__(
+        self,
+        batches: RecordStore[Batch],
+        files: FileService,
+        queue: JobQueue,
+        explainer: Explainer,
+        *,
+        wake: Callable[[str | None], None],
+        clock: Clock,
+        ids: ObjectIds,
+    ) -> None:
+        self._batches = batches
+        self._files = files
+        self._queue = queue
+        self._explainer = explainer
+        self._wake = wake
+        self._clock = clock
+        self._ids = ids
+        self._keys = IdempotencyKeys(queue)
+
+    def create(self, draft: BatchDraft, maker: Maker, key: RequestKey | None) -> tuple[Batch, bool]:
+        """The batch, and whether an earlier request with the same key made it. Raises InvalidField and KeyReused."""
+        owner, now, hexadecimal = maker.owner.client_id, self._clock.now(), self._ids.new()
+        if key is not None:
+            record = self._keys.reserve(owner, key, hexadecimal, 1, now)
+            standing = self._batches.get(f"batch_{record.first_id}")
+            if standing is not None:
+                return standing, True
+            hexadecimal = record.first_id
+        self._check(draft, owner)
+        batch = Batch(
+            id=f"batch_{hexadecimal}",
+            client_id=owner,
+            endpoint=draft.endpoint,
+            input_file_id=draft.input_file_id,
+            expires_at=now + WINDOW,
+            priority=draft.priority,
+            pairs=draft.pairs,
+            output_seconds=draft.output_seconds,
+            metadata=Metadata(created_at=now, created_by=maker.by),
+        )
+        try:
+            self._batches.add(batch)
+        except Duplicate:
+            return self.get(batch.id, owner), True
+        self._wake(None)
+        return batch, False
+
+    def get(self, batch_id: str, visible_to: str | None) -> Batch:
+        """Raises NotFound, alike for what is not there and what is another client's."""
+        return _found(self._batches.get(batch_id), batch_id, visible_to)
+
+    def list(self, owner: str | None, after: str | None, limit: int) -> Sequence[Batch]:
+        """The newest first."""
+        equals = {} if owner is None else {"clientId": [owner]}
+        return self._batches.find(Where(equals=equals, after=after), Page(limit=limit, newest_first=True))
+
+    def cancel(self, batch_id: str, visible_to: str | None, by: str) -> Batch:
+        """Raises NotFound, and TransitionRefused for one that has ended."""
+        batch = changed(
+            self._batches,
+            batch_id,
+            lambda found: cancelling(_found(found, batch_id, visible_to), self._clock.now(), by=by),
+        )
+        self._wake(batch_id)
+        return batch
+
+    def waits_for(self, batch: Batch) -> tuple[str, str] | None:
+        """What keeps an open batch from going on, as a stable word and a sentence; None where nothing does."""
+        if batch.status not in (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS):
+            return None
+        job = self._waiting(batch) or self._expected(batch)
+        explained = self._explainer.explain(job)
+        return None if explained.reason in _RUNS else (explained.reason, explained.text)
+
+    def _waiting(self, batch: Batch) -> Job | None:
+        query = JobQuery(
+            client_id=batch.client_id,
+            operation=OPERATION,
+            status=JobState.PENDING,
+            references=(reference_text("batchId", batch.id),),
+        )
+        return next(iter(self._queue.find(query, Page(limit=1))), None)
+
+    def _expected(self, batch: Batch) -> Job:
+        """A job as the batch will make them."""
+        return Job(
+            id=self._ids.new(),
+            client_id=batch.client_id,
+            operation=OPERATION,
+            working_prompts=(),
+            model=batch.model or self._first_model(batch),
+            temperature=0.0,
+            priority=batch.priority,
+            request_data={},
+            metadata=Metadata(created_at=self._clock.now()),
+            client_reference={"batchId": batch.id},
+            endpoint=batch.endpoint,
+        )
+
+    def _first_model(self, batch: Batch) -> str:
+        """The one that the input's first request names; nothing where that cannot be read."""
+        file = self._files.get(batch.input_file_id, batch.client_id)
+        start = b"".join(islice(self._files.chunks(file), 1)).lstrip()
+        try:
+            return str(orjson.loads(start.partition(b"\n")[0])["body"]["model"])
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return ""
+
+    def _check(self, draft: BatchDraft, owner: str) -> None:
+        if draft.endpoint not in ENDPOINTS:
+            raise InvalidField("endpoint", f"must be one of: {', '.join(ENDPOINTS)}")
+        try:
+            file: StoredFile = self._files.get(draft.input_file_id, owner)
+        except NotFound as error:
+            raise InvalidField("input_file_id", f"there is no file {draft.input_file_id}") from error
+        if file.purpose != BATCH:
+            raise InvalidField("input_file_id", f"the file's purpose is {file.purpose}, and {BATCH} is needed")
+
+
+def _found(batch: Batch | None, batch_id: str, visible_to: str | None) -> Batch:
+    if batch is None or visible_to not in (None, batch.client_id):
+        raise NotFound("Batch", batch_id)
+    return batch

@@ -1,0 +1,351 @@
+"""What is done for a batch: implements engine.driving.Errand.
+
+Every step is repeated harmlessly after a crash. Jobs have ids that follow from the first one's, so that inserting them
+again does nothing; results are written from the place on that was stored last, over whatever came later.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from engine.batches.contents import Appending, pieces
+from engine.batches.lines import Line, Lines, Validation, is_answered, line_of, result_line
+from engine.errors import Duplicate, LeaseLost, StorageCorrupt
+from engine.jobs.changes import after_event
+from engine.jobs.job import Job, Lease
+from engine.jobs.queue import JobQuery, JobQueue, Page
+from engine.jobs.references import reference_text
+from engine.jobs.signals import JobSignals
+from engine.jobs.states import Event, JobState
+from engine.llm import Usage
+from engine.metadata import Metadata
+from engine.records.batches import OPEN, OPERATION, Batch, BatchProblem, BatchStatus, Progress
+from engine.records.files import BATCH_OUTPUT, FileContents, StoredFile
+from engine.records.store import RecordStore, Where
+from engine.records.values import Model
+from utilities.clock import Clock
+from utilities.ids import ObjectIds
+
+SLICE = 500
+SLICE_BYTES = 32 * 1024 * 1024
+"""What is dealt with between two saves: so many lines, or as many as have so many bytes."""
+
+_MOST_BATCHES = 10_000
+_BY = "batch"
+_LIVE = (JobState.PENDING, JobState.PROCESSING)
+_SOONEST = 0.5
+_LATEST = 30.0
+_SHARE = 20
+"""Counting takes a twentieth of the time at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchTools:
+    """What steps are taken with."""
+
+    batches: RecordStore[Batch]
+    files: RecordStore[StoredFile]
+    contents: FileContents
+    models: RecordStore[Model]
+    queue: JobQueue
+    signals: JobSignals
+    clock: Clock
+    ids: ObjectIds
+    slice: int = SLICE
+
+    def write(self, batch: Batch) -> Batch:
+        """Stores it by its revision. Raises LeaseLost where somebody has changed it."""
+        if not self.batches.compare_and_set(batch):
+            raise LeaseLost(f"batch {batch.id} was changed meanwhile")
+        return replace(batch, revision=batch.revision + 1)
+
+
+class BatchErrand:
+    """One step of a batch at a time."""
+
+    def __init__(self, tools: BatchTools) -> None:
+        self._tools = tools
+
+    def unfinished(self) -> Sequence[Batch]:
+        return self._tools.batches.find(
+            Where(equals={"status": [str(status) for status in OPEN]}), Page(limit=_MOST_BATCHES)
+        )
+
+    def get(self, record_id: str) -> Batch | None:
+        batch = self._tools.batches.get(record_id)
+        return batch if batch is not None and batch.is_open else None
+
+    def held(self, record: Batch, lease: Lease) -> Batch:
+        return self._tools.write(replace(record, lease=lease))
+
+    def step(self, record: Batch) -> float | None:
+        try:
+            return self._stepped(record)
+        except StorageCorrupt as error:
+            problem = BatchProblem(code="file_not_found", message=str(error), param="input_file_id")
+            failed = replace(record, ending=BatchStatus.FAILED, problems=(problem,))
+            self._tools.write(_ended(failed, self._tools.clock.now()))
+            return None
+
+    def _stepped(self, record: Batch) -> float | None:
+        if record.status is BatchStatus.VALIDATING:
+            return self._validate(record)
+        if record.status is BatchStatus.IN_PROGRESS:
+            return self._go_on(record)
+        if not record.withdrawn:
+            return self._withdraw(record)
+        return self._finalize(record)
+
+    def _validate(self, batch: Batch) -> float | None:
+        tools, now = self._tools, self._tools.clock.now()
+        validation = Validation(batch.endpoint, self._is_model)
+        file = self._input(batch)
+        if file is None:
+            validation.fault("file_not_found", "the input file is gone", "input_file_id", None)
+        else:
+            self._judge(file, validation)
+        if validation.problems:
+            problems = tuple(validation.problems)
+            tools.write(_ended(replace(batch, ending=BatchStatus.FAILED, problems=problems), now))
+            return None
+        tools.write(
+            replace(
+                batch,
+                status=BatchStatus.IN_PROGRESS,
+                in_progress_at=now,
+                total=validation.total,
+                model=validation.model,
+                first_job_id=tools.ids.block(validation.total)[0],
+            )
+        )
+        return 0.0
+
+    def _judge(self, file: StoredFile, validation: Validation) -> None:
+        for number, text in self._texts(file, Lines(), validation):
+            validation.take(number, text)
+            if validation.full:
+                return
+        validation.ended()
+
+    def _texts(self, file: StoredFile, lines: Lines, validation: Validation) -> Iterator[tuple[int, bytes]]:
+        """The lines that are not blank, with their numbers; one that is too long is a fault and the last."""
+        number = 0
+        for piece in pieces(self._tools.contents, file):
+            for text in lines.fed(piece):
+                number += 1
+                if text.strip():
+                    yield number, text
+            if lines.too_long:
+                validation.fault("line_too_long", "this line is longer than 8 MiB", None, number + 1)
+                return
+        rest = lines.last()
+        if rest.strip():
+            yield number + 1, rest
+
+    def _is_model(self, name: str) -> bool:
+        return self._tools.models.count(Where(equals={"name": [name]})) > 0
+
+    def _go_on(self, batch: Batch) -> float | None:
+        tools, now = self._tools, self._tools.clock.now()
+        if now >= batch.expires_at:
+            tools.write(_finalizing(replace(batch, ending=BatchStatus.EXPIRED), now))
+            return 0.0
+        if batch.inserted < batch.total:
+            return self._insert(batch, now)
+        started = tools.clock.monotonic()
+        counts = self._counts(batch)
+        took = tools.clock.monotonic() - started
+        if not any(counts.get(status) for status in _LIVE):
+            tools.write(replace(_finalizing(batch, now), withdrawn=True))
+            return 0.0
+        completed = counts.get(JobState.PROCESSED, 0) + counts.get(JobState.CONSUMED, 0)
+        failed = sum(counts.values()) - completed - sum(counts.get(status, 0) for status in _LIVE)
+        if (completed, failed) != (batch.completed, batch.failed):
+            tools.write(replace(batch, completed=completed, failed=failed))
+        return min(max(_SOONEST, _SHARE * took), _LATEST, (batch.expires_at - now).total_seconds())
+
+    def _counts(self, batch: Batch) -> dict[JobState, int]:
+        query = JobQuery(client_id=batch.client_id, operation=OPERATION, references=_reference(batch))
+        counts: dict[JobState, int] = {}
+        for row in self._tools.queue.summary(query):
+            counts[row.status] = counts.get(row.status, 0) + row.count
+        return counts
+
+    def _insert(self, batch: Batch, now: datetime) -> float:
+        tools = self._tools
+        lines, progress = self._slice(batch)
+        jobs = [
+            _job_of(batch, job_id, line, now)
+            for job_id, line in zip(_ids(batch, batch.inserted, len(lines)), lines, strict=True)
+        ]
+        tools.queue.insert(jobs)
+        tools.write(replace(batch, inserted=batch.inserted + len(lines), progress=progress))
+        tools.signals.ready(jobs)
+        return 0.0
+
+    def _slice(self, batch: Batch) -> tuple[list[Line], Progress]:
+        """The next lines, and the progress when they are dealt with. Raises StorageCorrupt where the input is gone."""
+        progress, file = batch.progress, self._input(batch)
+        if file is None:
+            raise StorageCorrupt(f"the input file of batch {batch.id} is gone")
+        cutter, number = Lines(progress.offset), progress.lines
+        found: list[Line] = []
+        for text in _all_texts(cutter, pieces(self._tools.contents, file, progress.offset)):
+            number += 1
+            if text.strip():
+                found.append(line_of(number, text))
+            if len(found) == self._tools.slice or cutter.offset - progress.offset >= SLICE_BYTES:
+                break
+        requests = progress.requests + len(found)
+        return found, replace(progress, lines=number, requests=requests, offset=cutter.offset)
+
+    def _input(self, batch: Batch) -> StoredFile | None:
+        """Also one that has expired meanwhile: its content stays until the batch has ended."""
+        return self._tools.files.get(batch.input_file_id)
+
+    def _withdraw(self, batch: Batch) -> float:
+        """Cancels what has no result yet, a slice at a time; nothing is inserted any more."""
+        tools, now, done = self._tools, self._tools.clock.now(), batch.progress.requests
+        ids = _ids(batch, done, min(tools.slice, batch.inserted - done))
+        left = [job for job in tools.queue.get_many(ids).values() if job.status in _LIVE] if ids else []
+        canceled = [after_event(job, Event.CANCEL, now, by=_BY) for job in left]
+        if canceled and not all(tools.queue.compare_and_set(canceled, now)):
+            return 0.0
+        for job in canceled:
+            tools.signals.fenced(job.id)
+        done += len(ids)
+        is_last = done >= batch.inserted
+        tools.write(replace(batch, progress=Progress() if is_last else Progress(requests=done), withdrawn=is_last))
+        return 0.0
+
+    def _finalize(self, batch: Batch) -> float | None:
+        """Writes the results of the next lines, in the input's order."""
+        tools, done = self._tools, batch.progress.requests
+        if done >= batch.total:
+            self._end(batch, tools.clock.now())
+            return None
+        lines, progress = self._slice(batch)
+        ids = _ids(batch, done, len(lines))
+        found = tools.queue.get_many(ids[: max(batch.inserted - done, 0)])
+        jobs = [found.get(job_id) for job_id in ids]
+        progress = self._written(batch, progress, lines, jobs)
+        tools.write(replace(batch, usage=_added(batch.usage, jobs), progress=progress))
+        return 0.0
+
+    def _written(self, batch: Batch, progress: Progress, lines: Sequence[Line], jobs: Sequence[Job | None]) -> Progress:
+        """The progress with the results in the two files."""
+        output = Appending(self._tools.contents, output_id(batch), progress.output)
+        errors = Appending(self._tools.contents, error_id(batch), progress.errors)
+        for line, job in zip(lines, jobs, strict=True):
+            target = output if is_answered(job) else errors
+            target.add(result_line(batch.id, line, job, batch.ending))
+        answered = sum(map(is_answered, jobs))
+        return replace(
+            progress,
+            completed=progress.completed + answered,
+            failed=progress.failed + len(lines) - answered,
+            output=output.save(),
+            errors=errors.save(),
+        )
+
+    def _end(self, batch: Batch, now: datetime) -> None:
+        progress = batch.progress
+        output = self._filed(batch, output_id(batch), "output", progress.output, now)
+        errors = self._filed(batch, error_id(batch), "error", progress.errors, now)
+        counted = replace(batch, completed=progress.completed, failed=progress.failed)
+        self._tools.write(_ended(replace(counted, output_file_id=output, error_file_id=errors), now))
+
+    def _filed(self, batch: Batch, file_id: str, what: str, size: int, now: datetime) -> str | None:
+        """The id of the file, made where there is something in it."""
+        if size == 0:
+            return None
+        seconds = batch.output_seconds
+        file = StoredFile(
+            id=file_id,
+            client_id=batch.client_id,
+            filename=f"{batch.id}_{what}.jsonl",
+            purpose=BATCH_OUTPUT,
+            size=size,
+            metadata=Metadata(created_at=now, created_by=_BY),
+            expires_at=None if seconds is None else now + timedelta(seconds=seconds),
+        )
+        try:
+            self._tools.files.add(file)
+        except Duplicate:  # a crash came between this and the batch's end
+            return file_id
+        return file_id
+
+
+def _job_of(batch: Batch, job_id: str, line: Line, now: datetime) -> Job:
+    return Job(
+        id=job_id,
+        client_id=batch.client_id,
+        operation=OPERATION,
+        working_prompts=(),
+        model=line.model,
+        temperature=0.0,
+        priority=batch.priority,
+        request_data=line.body,
+        metadata=Metadata(created_at=now, created_by=_BY),
+        client_job_id=line.custom_id,
+        client_reference={"batchId": batch.id},
+        response_format="text",
+        endpoint=batch.endpoint,
+    )
+
+
+def _reference(batch: Batch) -> tuple[str, ...]:
+    return (reference_text("batchId", batch.id),)
+
+
+def _ids(batch: Batch, first: int, count: int) -> list[str]:
+    """The ids of the jobs of `count` lines from the one of that place on."""
+    if batch.first_job_id is None:
+        return []
+    start = int(batch.first_job_id, 16) + first
+    return [f"{number:024x}" for number in range(start, start + max(count, 0))]
+
+
+def output_id(batch: Batch) -> str:
+    return f"file-{batch.id.removeprefix('batch_')}01"
+
+
+def error_id(batch: Batch) -> str:
+    return f"file-{batch.id.removeprefix('batch_')}02"
+
+
+def _finalizing(batch: Batch, now: datetime) -> Batch:
+    return replace(batch, status=BatchStatus.FINALIZING, finalizing_at=now, progress=Progress())
+
+
+_AT: dict[BatchStatus, Callable[[Batch, datetime], Batch]] = {
+    BatchStatus.COMPLETED: lambda batch, now: replace(batch, completed_at=now),
+    BatchStatus.FAILED: lambda batch, now: replace(batch, failed_at=now),
+    BatchStatus.EXPIRED: lambda batch, now: replace(batch, expired_at=now),
+    BatchStatus.CANCELLED: lambda batch, now: replace(batch, cancelled_at=now),
+}
+
+
+def _ended(batch: Batch, now: datetime) -> Batch:
+    ended = replace(batch, status=batch.ending, lease=None, metadata=batch.metadata.touched(now, _BY))
+    return _AT[batch.ending](ended, now)
+
+
+def _added(usage: Usage, jobs: Iterable[Job | None]) -> Usage:
+    """`usage` and that of all calls that were made for the jobs."""
+    calls = [call for job in jobs if job is not None for attempt in job.ledger for call in attempt.calls]
+    return Usage(
+        input_tokens=usage.input_tokens + sum(call.input_tokens or 0 for call in calls),
+        output_tokens=usage.output_tokens + sum(call.output_tokens or 0 for call in calls),
+        cached_input_tokens=usage.cached_input_tokens + sum(call.cached_input_tokens or 0 for call in calls),
+        reasoning_tokens=usage.reasoning_tokens + sum(call.reasoning_tokens or 0 for call in calls),
+    )
+
+
+def _all_texts(cutter: Lines, content: Iterable[bytes]) -> Iterator[bytes]:
+    """All lines, the one without an end at last."""
+    for piece in content:
+        yield from cutter.fed(piece)
+    rest = cutter.last()
+    if rest:
+        yield rest

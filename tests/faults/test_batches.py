@@ -1,0 +1,163 @@
+"""Batches whose process dies at any storage operation, that are cancelled or expire, or whose jobs are taken away."""
+
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from engine.errors import LeaseLost
+from engine.jobs.changes import after_event, deleted
+from engine.jobs.job import Job
+from engine.jobs.outcome import DeadLettered, Outcome
+from engine.jobs.queue import JobQuery, Page
+from engine.jobs.states import Event, JobState
+from engine.llm import Usage
+from engine.records.batches import Batch, BatchStatus, cancelling
+from engine.records.store import Storage
+from tests.support.batching import Bench, done, jsonl, line, new_batch, with_model, work
+from tests.support.factories import make_failure
+from tests.support.faulty import Fault, Faulty, Plan
+from tests.support.service import one_of_each
+from utilities.clock import SystemClock
+
+pytestmark = pytest.mark.parametrize("backend", one_of_each(), indirect=True)
+
+CLOCK = SystemClock()
+OPERATIONS = 60
+IDS = ("one", "two", "bad", "four", "five")
+CONTENT = jsonl(map(line, IDS)).replace(b'{"custom_id": "bad"', b'\n{"custom_id": "bad"').rstrip(b"\n")
+"""Five requests, a blank line among them, and no end to the last one: three slices."""
+
+
+def one_bad(job: Job) -> Outcome:
+    return DeadLettered(make_failure(status=None, complaint=None)) if job.client_job_id == "bad" else done(job)
+
+
+def never(_job: Job) -> Outcome | None:
+    return None
+
+
+def jobs_of(storage: Storage) -> list[Job]:
+    return storage.jobs.find(JobQuery(operation="batch"), Page())
+
+
+def accounted(bench: Bench, batch: Batch) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Responses and errors by custom_id; each of them is there once, and the batch has counted them."""
+    answered, failed = bench.lines_of(batch.output_file_id), bench.lines_of(batch.error_file_id)
+    assert sorted(each["custom_id"] for each in answered + failed) == sorted(IDS)
+    assert (batch.total, batch.completed, batch.failed) == (len(IDS), len(answered), len(failed))
+    assert all(each["error"] is None for each in answered)
+    return {each["custom_id"]: each["response"] for each in answered}, {
+        each["custom_id"]: each["error"] for each in failed
+    }
+
+
+def check(bench: Bench, batch: Batch) -> None:
+    """Four answers in the input's order, one failure; all that was called is counted."""
+    assert batch.status is BatchStatus.COMPLETED
+    answered, failed = accounted(bench, batch)
+    assert list(answered) == ["one", "two", "four", "five"]
+    assert {name: shown["body"]["said"] for name, shown in answered.items()} == {name: name for name in answered}
+    assert failed == {"bad": {"code": "UnusableAnswer", "message": "not JSON"}}
+    assert batch.usage == Usage(input_tokens=50, output_tokens=100)
+    assert batch.in_progress_at is not None
+    assert batch.completed_at is not None
+
+
+@pytest.mark.parametrize("fault", [Fault.BEFORE, Fault.AFTER, Fault.REPEAT])
+def test_a_process_dies_at_any_operation(storage: Storage, fault: Fault) -> None:
+    """Whichever operation is the last one of a process: the next one ends the batch with the same files, counts and
+    usage, and each request ran once."""
+    with_model(storage)
+    for hit in range(1, OPERATIONS + 1):
+        faulty = Faulty(storage, Plan(fault, hit))
+        bench = Bench(faulty, storage)  # type: ignore[arg-type]
+        batch = bench.stepped(new_batch(storage, CONTENT).id, one_bad)
+        check(bench, batch)
+        mine = [job for job in jobs_of(storage) if (job.client_reference or {})["batchId"] == batch.id]
+        assert sorted(len(job.ledger) for job in mine) == [1] * len(IDS)
+        if faulty.count < hit:
+            assert hit > 20, "hardly anything was hit"
+            return
+    pytest.fail("a batch takes more operations than are hit")
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 4])
+def test_cancelling_keeps_what_was_done(storage: Storage, steps: int) -> None:
+    """Cancelled before validation, while jobs are made, or when some are done: what has a result is in the output, the
+    others are told to be cancelled, and nothing runs any more."""
+    with_model(storage)
+    bench, batch = Bench(storage, storage), new_batch(storage, CONTENT)
+    for _ in range(steps):
+        bench.step(batch.id)
+    work(storage, lambda job: done(job) if job.client_job_id in ("one", "four") else None)
+    current = storage.batches.get(batch.id)
+    assert current is not None
+    assert storage.batches.compare_and_set(cancelling(current, CLOCK.now(), by="client"))
+    ended = bench.stepped(batch.id, never)
+    assert ended.status is BatchStatus.CANCELLED
+    assert ended.cancelled_at is not None
+    if steps == 0:
+        assert (ended.total, ended.output_file_id, ended.error_file_id) == (0, None, None)
+        return
+    answered, failed = accounted(bench, ended)
+    assert set(answered) == {1: set(), 2: {"one"}, 4: {"one", "four"}}[steps]
+    assert {error["code"] for error in failed.values()} == {"batch_cancelled"}
+    assert {job.status for job in jobs_of(storage)} <= {JobState.PROCESSED, JobState.CANCELED}
+
+
+def test_what_is_not_done_in_time_expires(storage: Storage) -> None:
+    """When the window is over, results are kept and the others are told to have expired; calls under way are fenced."""
+    with_model(storage)
+    bench, batch = Bench(storage, storage), new_batch(storage, CONTENT)
+    for _ in range(4):
+        bench.step(batch.id)
+    work(storage, lambda job: done(job) if job.client_job_id == "two" else None)
+    current = storage.batches.get(batch.id)
+    assert current is not None
+    assert storage.batches.compare_and_set(replace(current, expires_at=CLOCK.now() - timedelta(seconds=1)))
+    ended = bench.stepped(batch.id, never)
+    assert ended.status is BatchStatus.EXPIRED
+    answered, failed = accounted(bench, ended)
+    assert list(answered) == ["two"]
+    assert {error["code"] for error in failed.values()} == {"batch_expired"}
+    assert {job.status for job in jobs_of(storage)} == {JobState.PROCESSED, JobState.CANCELED}
+
+
+def test_jobs_that_others_took_away_are_accounted_for(storage: Storage) -> None:
+    """A request whose job its client cancels or deletes is an error with a plain code, a consumed one an answer."""
+    with_model(storage)
+    bench, batch = Bench(storage, storage), new_batch(storage, CONTENT)
+    for _ in range(4):
+        bench.step(batch.id)
+    jobs = {job.client_job_id: job for job in jobs_of(storage)}
+    now = CLOCK.now()
+    gone = [after_event(jobs["one"], Event.CANCEL, now, by="client"), deleted(jobs["two"], now, by="client")]
+    assert storage.jobs.compare_and_set(gone, now) == [True, True]
+    work(storage, done)
+    fetched = storage.jobs.get(jobs["five"].id)
+    assert fetched is not None
+    assert storage.jobs.compare_and_set([after_event(fetched, Event.CONSUME, now, by="client")], now) == [True]
+    answered, failed = accounted(bench, bench.stepped(batch.id))
+    assert set(answered) == {"bad", "four", "five"}
+    assert {error["code"] for error in failed.values()} == {"request_canceled"}
+
+
+def test_two_replicas_at_a_time(storage: Storage) -> None:
+    """Two processes that both take themselves for the batch's driver end it once, with nothing twice or missing."""
+    with_model(storage)
+    bench, batch = Bench(storage, storage), new_batch(storage, CONTENT)
+    one, other = bench.errand(), bench.errand()
+    for _ in range(100):
+        seen = one.get(batch.id)
+        if seen is None:
+            break
+        for errand in (one, other):
+            with suppress(LeaseLost):
+                errand.step(seen)
+        work(storage, one_bad)
+    ended = storage.batches.get(batch.id)
+    assert ended is not None
+    check(bench, ended)
