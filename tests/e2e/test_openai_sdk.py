@@ -17,14 +17,18 @@ import pytest
 from tests.support.api import ADMIN
 from tests.support.backends import SQLITE, Servers, fresh_database
 from tests.support.fake_provider import FakeProvider, Rule, fault
+from tests.support.fake_provider.faults import TOOL_ARGUMENTS
 from tests.support.fake_provider.server import PLAIN_ANSWER
 from tests.support.service import PROVIDER_KEY, Replica, fleet
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 JAVASCRIPT = ROOT / ".cache" / "openai-js" / "package.json"
+LONG = 60_000
+"""Words of an answer that no socket's buffers hold: each becomes a chunk of a hundred bytes and more."""
 VENDORS = ("OpenAI", "Anthropic", "Gemini", "vLLM")
 ASKED = "Say something."
+TOOLS: Any = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
 MESSAGES: Any = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": ASKED}]
 
 
@@ -142,6 +146,37 @@ def test_the_asynchronous_client(served: Served) -> None:
             return await asyncio.gather(*(ask(sdk, VENDORS[number % len(VENDORS)]) for number in range(10)))
 
     assert asyncio.run(run()) == [(PLAIN_ANSWER, PLAIN_ANSWER)] * 10
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_tools_of_every_vendor(served: Served, vendor: str) -> None:
+    """Calls of tools come whole and in pieces, which the SDK puts together; answered in turn, the model goes on."""
+    with served.sdk() as sdk:
+        served.fake.add(Rule(fault("tools")))
+        whole = sdk.chat.completions.create(model=vendor, messages=MESSAGES, tools=TOOLS)
+        with sdk.chat.completions.stream(model=vendor, messages=MESSAGES, tools=TOOLS) as stream:
+            streamed = stream.get_final_completion()
+        for choice in (whole.choices[0], streamed.choices[0]):
+            [call] = choice.message.tool_calls or ()
+            assert (choice.finish_reason, call.type) == ("tool_calls", "function")
+            assert (call.function.name, json.loads(call.function.arguments)) == ("look", json.loads(TOOL_ARGUMENTS))
+        served.fake.script.clear()
+        said = whole.choices[0].message
+        [call] = said.tool_calls or ()
+        turns = [*MESSAGES, said.to_dict(), {"role": "tool", "tool_call_id": call.id, "content": "Rain."}]
+        answer = sdk.chat.completions.create(model=vendor, messages=turns, tools=TOOLS)
+    assert answer.choices[0].message.content == PLAIN_ANSWER
+
+
+def test_a_stream_that_breaks_off(served: Served) -> None:
+    """What came before the provider failed is read, and then the SDK raises an APIError: it is no whole answer."""
+    served.fake.add(Rule(fault("broken_off")))
+    pieces: list[str] = []
+    with served.sdk() as sdk, pytest.raises(openai.APIError) as raised:  # noqa: PT012 - raised while it is read
+        for chunk in sdk.chat.completions.create(model="OpenAI", messages=MESSAGES, stream=True):
+            pieces += [chunk.choices[0].delta.content or ""]
+    assert type(raised.value) is openai.APIError
+    assert 0 < len("".join(pieces)) < len(PLAIN_ANSWER)
 
 
 def test_a_key_that_is_wrong(served: Served) -> None:
@@ -279,16 +314,19 @@ def test_the_javascript_client(served: Served) -> None:
     assert got["refused"]["requestId"]
 
 
-def test_health_answers_meanwhile(served: Served) -> None:
-    """A reader that takes one byte of its stream at a time keeps nobody waiting."""
-    with served.sdk() as sdk:
-        body = {"model": "OpenAI", "messages": MESSAGES, "stream": True}
-        headers = {"Authorization": f"Bearer {served.key}"}
-        with httpx.stream(
-            "POST", f"{served.url}/chat/completions", json=body, headers=headers, trust_env=False
-        ) as slow:
-            taken = slow.iter_raw(1)
-            assert next(taken)
+def test_a_slow_reader_keeps_nobody_waiting(served: Served) -> None:
+    """One that takes a long stream byte by byte holds its provider back, not the others; nor is its answer cut."""
+    served.fake.add(Rule(fault("text", content="long " * LONG), times=1))
+    body = {"model": "OpenAI", "messages": MESSAGES, "stream": True}
+    headers = {"Authorization": f"Bearer {served.key}"}
+    url = f"{served.url}/chat/completions"
+    with served.sdk() as sdk, httpx.stream("POST", url, json=body, headers=headers, trust_env=False) as slow:
+        taken = slow.iter_raw(1)
+        assert next(taken) == b"d"
+        for _ in range(5):
             assert sdk.chat.completions.create(model="OpenAI", messages=MESSAGES).choices
             assert served.replica.http.get("/health/live").status_code == 200
             assert next(taken)
+        stored = served.replica.http.get(f"/stream/{slow.headers['x-stream-id']}", headers=ADMIN).json()
+        assert stored["completedAt"] is None
+        assert b"".join(taken).endswith(b"data: [DONE]\n\n")
