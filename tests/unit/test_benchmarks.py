@@ -1,11 +1,15 @@
 """What the benchmarks make of their measurements; the measuring itself is no test."""
 
+import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from llm_workers.capacity import Window
+from tests.benchmarks.callers import WARM_UP, measured
+from tests.benchmarks.direct import added
 from tests.benchmarks.limits import MEAN_IN, MEAN_OUT, Outcome, Scene, rows_of, sizes, steady
 from tests.benchmarks.providers import row_of
 from tests.benchmarks.table import (
@@ -145,6 +149,28 @@ def test_a_provider_is_compared_with_its_vendors_client() -> None:
     row = row_of("Mistral", [1.0, 2.0, 3.0], [0.4, 0.8, 0.6], [4.0, 8.0, 6.0])
     assert (row.measured, row.met) == (0.25, True)
     assert "0.100 times" in row.note
+
+
+def test_what_is_added_is_taken_round_by_round() -> None:
+    """Of each round's medians the provider's own is taken off, so that a slow round of both adds nothing."""
+    ours, bare = ([{"p50": p50, "p99": 9.0, "rate": 100.0} for p50 in each] for each in ((3.0, 13.0), (2.0, 12.0)))
+    row = added("a call", ours, bare, alone=True)
+    assert (row.measured, row.baseline, row.met) == (1.0, 7.0, True)
+    assert added("a call", ours, bare, alone=False).goal is None
+
+
+def test_callers_ask_as_often_as_they_are_to() -> None:
+    """So many calls in all are measured, however many ask, after some that are not."""
+    asked = 0
+
+    async def call() -> float:
+        nonlocal asked
+        asked += 1
+        return time.perf_counter()
+
+    found = asyncio.run(measured(call, calls=10, callers=3))
+    assert asked == 10 + 3 * WARM_UP
+    assert 0 <= found["p50"] <= found["p99"]
 
 
 def test_a_meter_counts_calls_and_tokens_in_every_window() -> None:

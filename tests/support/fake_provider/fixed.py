@@ -1,12 +1,14 @@
 """The fake provider for benchmarks: one fixed answer, as fast as Python sends it, so that it is not what is measured.
 
-It looks at nothing but a request's path, which tells whose answer is wanted, and its length.
+It looks at nothing but a request's path, which tells whose answer is wanted, its length, and whether it asks OpenAI's
+endpoint for a stream: of that the first piece comes at once, and what is late is the rest.
 `python -m tests.support.fake_provider.fixed [--latency ms]`.
 """
 
 import argparse
 import asyncio
 import json
+import re
 import signal
 import time
 from array import array
@@ -39,12 +41,26 @@ _GENERATED = {
     "modelVersion": "fake",
     "responseId": "fixed",
 }
+_STREAMED = re.compile(rb'"stream": ?true')
 
 
 def _http(document: Any) -> bytes:
     body = json.dumps(document).encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
+
+
+def _stream() -> tuple[bytes, bytes]:
+    """OpenAI's answer in pieces: up to the first one, and the rest."""
+    chunk = {"id": "chatcmpl-fixed", "object": "chat.completion.chunk", "created": 1750000000, "model": "fake"}
+    deltas = [{"role": "assistant", "content": TEXT[:4]}, *({"content": piece} for piece in TEXT[4:].split(" "))]
+    chunks = [{**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks.append({**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    chunks.append({**chunk, "choices": [], "usage": _COMPLETION["usage"]})
+    frames = [f"data: {json.dumps(each)}\n\n".encode() for each in chunks]
+    body = b"".join(frames) + b"data: [DONE]\n\n"
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    return head + frames[0], body[len(frames[0]) :]
 
 
 class FixedAnswers:
@@ -55,6 +71,7 @@ class FixedAnswers:
         self.in_flight = 0
         self.arrivals = array("d")
         self._answer = _http(_COMPLETION)
+        self._stream = _stream()
         self._others = {b"/v1/messages": _http(_MESSAGE), b":generateContent": _http(_GENERATED)}
 
     def received(self, connection: "_Connection", head: bytes, body: bytes) -> None:
@@ -67,14 +84,17 @@ class FixedAnswers:
             self.latency = json.loads(body)["latency"]
             connection.send(_http({}))
         else:
-            self._called(connection, self._answer_to(head))
+            self._called(connection, self._answer_to(head), body)
 
     def _answer_to(self, head: bytes) -> bytes:
         path = head[: head.find(b"\r\n")].split(b" ")[1].partition(b"?")[0]
         return next((answer for end, answer in self._others.items() if path.endswith(end)), self._answer)
 
-    def _called(self, connection: "_Connection", answer: bytes) -> None:
+    def _called(self, connection: "_Connection", answer: bytes, asked: bytes) -> None:
         self.arrivals.append(time.monotonic())
+        if answer is self._answer and _STREAMED.search(asked):
+            first, answer = self._stream
+            connection.send(first)
         if self.latency:
             self.in_flight += 1
             asyncio.get_running_loop().call_later(self.latency, self._late, connection, answer)
