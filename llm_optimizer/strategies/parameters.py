@@ -29,9 +29,9 @@ def choice(default: str, *others: str) -> Any:
     return field(default=default, metadata={"kind": "choice", "options": (default, *others)})
 
 
-def anything(default: Any) -> Any:
-    """A value that the strategy checks itself."""
-    return field(default=default, metadata={"kind": "anything"})
+def nested() -> Any:
+    """An object with parameters of another strategy, which checks them; empty by default."""
+    return field(default_factory=dict, metadata={"kind": "nested"})
 
 
 def read(kind: type[P], values: Mapping[str, Any]) -> P:
@@ -74,8 +74,8 @@ def _choice(rule: Mapping[str, Any], value: Any) -> str | None:
     return None if value in rule["options"] else f"must be one of {', '.join(rule['options'])}"
 
 
-def _anything(_rule: Mapping[str, Any], _value: Any) -> str | None:
-    return None
+def _nested(_rule: Mapping[str, Any], value: Any) -> str | None:
+    return None if isinstance(value, Mapping) else "must be an object"
 
 
-_CHECKS = {"count": _count, "share": _share, "switch": _switch, "choice": _choice, "anything": _anything}
+_CHECKS = {"count": _count, "share": _share, "switch": _switch, "choice": _choice, "nested": _nested}
