@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.benchmarks import depth, direct, footprint, intake, latency, limits, processing, providers
+from tests.benchmarks import batches, depth, direct, footprint, intake, latency, limits, processing, providers
 from tests.benchmarks.stage import ROOT, Stage, say
 from tests.benchmarks.table import Row, Setting, table, write
 
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[Stage], Iterator[Row]]] = {
     "reads": latency.reads,
     "direct": direct.direct,
     "streams": direct.streams,
+    "batches": batches.batches,
     "cpu": processing.cpu,
     "makespan": processing.makespan,
     "instant": processing.instant,
