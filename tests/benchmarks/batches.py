@@ -35,7 +35,7 @@ def batches(stage: Stage) -> Iterator[Row]:
             unit="s",
             baseline=median(bare),
             note=f"{number(lines / whole)} requests a second, {IN_FLIGHT} in flight, {LATENCY * 1000:.0f} ms a call; "
-            f"uploaded after {number(upload)} s, validated after {number(validated)}; baseline: the bare OpenAI client, "
+            f"uploaded after {number(upload)} s, validated after {number(validated)}; baseline: the bare SDK, "
             "as many in flight, keeping nothing",
         )
 
