@@ -6,11 +6,22 @@ you draw from: a set's order differs between processes.
 
 import hashlib
 import random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy
 
 
 def draws(seed: int | str, purpose: str, counter: int) -> random.Random:
     """A fresh generator, the same in every process for the same three arguments."""
     return random.Random(_number(seed, purpose, counter))
+
+
+def generator(seed: int | str, purpose: str, counter: int) -> "numpy.random.Generator":
+    """The same, for draws by the thousand."""
+    import numpy  # noqa: PLC0415 - slow to import, and few need it
+
+    return numpy.random.Generator(numpy.random.PCG64(_number(seed, purpose, counter)))
 
 
 def _number(seed: int | str, purpose: str, counter: int) -> int:
