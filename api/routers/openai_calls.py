@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from typing import Annotated
 
+import orjson
 from fastapi import APIRouter, Header, Request, Response
 
 from api.core.access import Accessed
 from api.core.answers import Json
 from api.core.hang_up import hung_up
-from api.core.routes import EitherRoute
 from api.core.streamed import Streamed
 from api.models.openai_frames import Chunks
 from api.models.openai_requests import ChatRequest, EmbeddingsRequest, openai_problems
+from api.routers.jobs_body import StraightRoute
 from api.routers.jobs_query import IdempotencyKey, key_of, maker_of
 from api.services.direct import Patience
 from api.services.job_drafts import EndpointDraft
@@ -24,8 +25,15 @@ EMBEDDINGS = "/v1/embeddings"
 DEFAULT_SECONDS = 600.0
 """How long an answer may take: as long as OpenAI's SDK waits by default."""
 
+
+class CallRoute(StraightRoute):
+    """A StraightRoute whose requests may also say how urgent they are and how long they may take."""
+
+    unusual = frozenset({*StraightRoute.unusual, b"x-priority", b"x-timeout-seconds"})
+
+
 router = APIRouter(
-    tags=["openai"], route_class=EitherRoute, responses=openai_problems(400, 401, 404, 413, 422, 429, 502, 503, 504)
+    tags=["openai"], route_class=CallRoute, responses=openai_problems(400, 401, 404, 413, 422, 429, 502, 503, 504)
 )
 
 Seconds = Annotated[
@@ -47,7 +55,7 @@ async def create_chat_completion(
     """Answers a conversation by any model, whole or streamed. It is stored as a job of operation `chat.completions`,
     or as a stream. A whole answer that does not come in time is withdrawn, unless the request has an Idempotency-Key:
     repeating it then gets the answer. A stream takes no such key, since it is not said twice."""
-    asked: JsonObject = await request.json()
+    asked: JsonObject = orjson.loads(await request.body())
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
         return await _streamed(asked, access, key, usage=usage)
@@ -71,7 +79,7 @@ async def create_embeddings(
     draft = EndpointDraft(
         endpoint=EMBEDDINGS,
         model=body.model,
-        request_data=await request.json(),
+        request_data=orjson.loads(await request.body()),
         operation="embeddings",
         priority=priority,
     )
