@@ -11,15 +11,15 @@ from api.services.explain import Explainer
 from api.services.files import FileService
 from api.services.idempotency import IdempotencyKeys, RequestKey
 from api.services.job_drafts import Maker
-from engine.batches.lines import ENDPOINTS
-from engine.errors import Duplicate, InvalidField, NotFound
+from engine.batches.lines import ENDPOINTS, LONGEST_LINE
+from engine.errors import Duplicate, InvalidField, NotFound, StorageCorrupt
 from engine.jobs.job import Job
 from engine.jobs.queue import JobQuery, JobQueue, Page
 from engine.jobs.references import reference_text
 from engine.jobs.states import JobState
 from engine.metadata import Metadata
 from engine.records.batches import OPERATION, WINDOW, Batch, BatchStatus, cancelling
-from engine.records.files import BATCH, StoredFile
+from engine.records.files import BATCH, CHUNK_BYTES, StoredFile
 from engine.records.store import RecordStore, Where
 from utilities.clock import Clock
 from utilities.ids import ObjectIds
@@ -145,11 +145,15 @@ class BatchService:
 
     def _first_model(self, batch: Batch) -> str:
         """The one that the input's first request names; nothing where that cannot be read."""
-        file = self._files.get(batch.input_file_id, batch.client_id)
-        start = b"".join(islice(self._files.chunks(file), 1)).lstrip()
+        start = bytearray()
         try:
-            return str(orjson.loads(start.partition(b"\n")[0])["body"]["model"])
-        except (orjson.JSONDecodeError, KeyError, TypeError):
+            file = self._files.get(batch.input_file_id, batch.client_id)
+            for chunk in islice(self._files.chunks(file), LONGEST_LINE // CHUNK_BYTES):
+                start += chunk
+                if b"\n" in start.lstrip():
+                    break
+            return str(orjson.loads(start.lstrip().partition(b"\n")[0])["body"]["model"])
+        except (NotFound, StorageCorrupt, orjson.JSONDecodeError, KeyError, TypeError):
             return ""
 
     def _check(self, draft: BatchDraft, owner: str) -> None:

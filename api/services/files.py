@@ -9,10 +9,11 @@ from datetime import timedelta
 from api.core.unprocessable import KeyReused
 from api.services.idempotency import IdempotencyKeys, RequestKey
 from engine.batches.contents import Appending, pieces
-from engine.errors import InvalidField, MetasyncError, NotFound, Refused
+from engine.batches.sweeping import is_read, removed
+from engine.errors import InvalidField, MetasyncError, NotFound, Refused, StorageUnavailable
 from engine.jobs.queue import JobQueue, Page
 from engine.metadata import Metadata
-from engine.records.batches import OPEN, Batch
+from engine.records.batches import Batch
 from engine.records.files import BATCH, FileContents, FileStatus, StoredFile
 from engine.records.store import RecordStore, Where
 from utilities.clock import Clock
@@ -104,7 +105,7 @@ class FileService:
         _check(terms)
         digest = upload.save()
         if key is not None:
-            earlier = self._earlier(upload, RequestKey(key, f"{digest} {terms.filename} {terms.purpose}"))
+            earlier = self._earlier(upload, RequestKey(key, f"{digest} {terms}"))
             if earlier is not None:
                 self.give_up(upload)
                 return earlier, True
@@ -119,7 +120,8 @@ class FileService:
             status=FileStatus.PROCESSED,
             expires_at=None if kept is None else now + kept,
         )
-        self._files.compare_and_set(file)
+        if not self._files.compare_and_set(file):
+            raise StorageUnavailable("the upload took so long that it was given up; send it again")
         return file, False
 
     def give_up(self, upload: Upload) -> None:
@@ -128,15 +130,19 @@ class FileService:
             self._remove(upload.file)
 
     def list(self, owner: str | None, purpose: str | None, after: str | None, page: Page) -> Sequence[StoredFile]:
-        """Also those whose time is over and that were not removed yet are left out: a page may be short of them."""
+        """Those whose time is over and that were not removed yet are passed over."""
         equals: dict[str, Sequence[str]] = {"status": [str(FileStatus.PROCESSED)]}
         if owner is not None:
             equals["clientId"] = [owner]
         if purpose is not None:
             equals["purpose"] = [purpose]
-        now = self._clock.now()
-        found = self._files.find(Where(equals=equals, after=after), page)
-        return [file for file in found if file.is_there(now)]
+        now, live = self._clock.now(), list[StoredFile]()
+        while True:
+            found = self._files.find(Where(equals=equals, after=after), page)
+            live += [file for file in found if file.is_there(now)]
+            if len(live) >= page.limit or len(found) < page.limit:
+                return live[: page.limit]
+            after = found[-1].id
 
     def get(self, file_id: str, visible_to: str | None) -> StoredFile:
         """Raises NotFound, alike for what is not there and what is another client's."""
@@ -157,7 +163,7 @@ class FileService:
         self._remove(file)
 
     def _remove(self, file: StoredFile) -> None:
-        removed(self._files, self._contents, file, self._clock)
+        removed(self._files, self._contents, file, self._clock.now())
 
     def _earlier(self, upload: Upload, key: RequestKey) -> StoredFile | None:
         hexadecimal = upload.file.id.removeprefix("file-")
@@ -168,19 +174,6 @@ class FileService:
         if earlier is None or earlier.status is not FileStatus.PROCESSED:
             raise KeyReused(key.key)
         return earlier
-
-
-def is_read(batches: RecordStore[Batch], file_id: str) -> bool:
-    """Whether a batch that has not ended needs the file."""
-    status = [str(each) for each in OPEN]
-    return batches.count(Where(equals={"inputFileId": [file_id], "status": status})) > 0
-
-
-def removed(files: RecordStore[StoredFile], contents: FileContents, file: StoredFile, clock: Clock) -> None:
-    """The record first: whatever stays of the content is then nobody's."""
-    now = clock.now()
-    files.compare_and_set(replace(file, metadata=file.metadata.deleted(now, file.client_id)))
-    contents.drop(file.id)
 
 
 def _check(terms: FileTerms) -> None:

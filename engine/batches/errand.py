@@ -33,6 +33,7 @@ SLICE_BYTES = 32 * 1024 * 1024
 _MOST_BATCHES = 10_000
 _BY = "batch"
 _LIVE = (JobState.PENDING, JobState.PROCESSING)
+_ANSWERED = (JobState.PROCESSED, JobState.CONSUMED, JobState.ERROR_CONSUMING)
 _SOONEST = 0.5
 _LATEST = 30.0
 _SHARE = 20
@@ -82,10 +83,18 @@ class BatchErrand:
         try:
             return self._stepped(record)
         except StorageCorrupt as error:
-            problem = BatchProblem(code="file_not_found", message=str(error), param="input_file_id")
-            failed = replace(record, ending=BatchStatus.FAILED, problems=(problem,))
-            self._tools.write(_ended(failed, self._tools.clock.now()))
+            return self._failed(record, str(error))
+
+    def _failed(self, batch: Batch, why: str) -> float | None:
+        """What can still be taken back is, before the batch ends."""
+        tools, now = self._tools, self._tools.clock.now()
+        problem = BatchProblem(code="file_not_found", message=why, param="input_file_id")
+        failed = replace(batch, ending=BatchStatus.FAILED, problems=(problem,))
+        if batch.withdrawn or batch.first_job_id is None:
+            tools.write(_ended(failed, now))
             return None
+        tools.write(_finalizing(failed, now))
+        return 0.0
 
     def _stepped(self, record: Batch) -> float | None:
         if record.status is BatchStatus.VALIDATING:
@@ -94,6 +103,9 @@ class BatchErrand:
             return self._go_on(record)
         if not record.withdrawn:
             return self._withdraw(record)
+        if record.ending is BatchStatus.FAILED:
+            self._tools.write(_ended(record, self._tools.clock.now()))
+            return None
         return self._finalize(record)
 
     def _validate(self, batch: Batch) -> float | None:
@@ -158,7 +170,7 @@ class BatchErrand:
         if not any(counts.get(status) for status in _LIVE):
             tools.write(replace(_finalizing(batch, now), withdrawn=True))
             return 0.0
-        completed = counts.get(JobState.PROCESSED, 0) + counts.get(JobState.CONSUMED, 0)
+        completed = sum(counts.get(status, 0) for status in _ANSWERED)
         failed = sum(counts.values()) - completed - sum(counts.get(status, 0) for status in _LIVE)
         if (completed, failed) != (batch.completed, batch.failed):
             tools.write(replace(batch, completed=completed, failed=failed))
@@ -205,18 +217,25 @@ class BatchErrand:
 
     def _withdraw(self, batch: Batch) -> float:
         """Cancels what has no result yet, a slice at a time; nothing is inserted any more."""
-        tools, now, done = self._tools, self._tools.clock.now(), batch.progress.requests
-        ids = _ids(batch, done, min(tools.slice, batch.inserted - done))
-        left = [job for job in tools.queue.get_many(ids).values() if job.status in _LIVE] if ids else []
-        canceled = [after_event(job, Event.CANCEL, now, by=_BY) for job in left]
-        if canceled and not all(tools.queue.compare_and_set(canceled, now)):
+        tools, done = self._tools, batch.progress.requests
+        made = min(batch.inserted + tools.slice, batch.total)  # a slice may have been inserted and not been counted
+        ids = _ids(batch, done, min(tools.slice, made - done))
+        if ids and not self._stopped(tools.queue.get_many(ids).values()):
             return 0.0
-        for job in canceled:
-            tools.signals.fenced(job.id)
         done += len(ids)
-        is_last = done >= batch.inserted
+        is_last = done >= made
         tools.write(replace(batch, progress=Progress() if is_last else Progress(requests=done), withdrawn=is_last))
         return 0.0
+
+    def _stopped(self, jobs: Iterable[Job]) -> bool:
+        """Cancels those that have no end yet; False where one of them was changed meanwhile."""
+        tools, now = self._tools, self._tools.clock.now()
+        canceled = [after_event(job, Event.CANCEL, now, by=_BY) for job in jobs if job.status in _LIVE]
+        written = tools.queue.compare_and_set(canceled, now) if canceled else []
+        for job, was_written in zip(canceled, written, strict=True):
+            if was_written:
+                tools.signals.fenced(job.id)
+        return all(written)
 
     def _finalize(self, batch: Batch) -> float | None:
         """Writes the results of the next lines, in the input's order."""
@@ -226,7 +245,10 @@ class BatchErrand:
             return None
         lines, progress = self._slice(batch)
         ids = _ids(batch, done, len(lines))
-        found = tools.queue.get_many(ids[: max(batch.inserted - done, 0)])
+        found = tools.queue.get_many(ids)
+        if not self._stopped(found.values()):
+            return 0.0
+        found = found if not any(job.status in _LIVE for job in found.values()) else tools.queue.get_many(ids)
         jobs = [found.get(job_id) for job_id in ids]
         progress = self._written(batch, progress, lines, jobs)
         tools.write(replace(batch, usage=_added(batch.usage, jobs), progress=progress))

@@ -143,7 +143,9 @@ class Validation:
             return "missing_required_parameter", f"body.{needed} is missing", f"body.{needed}"
         if body.get("stream"):
             return "unsupported_parameter", "answers of a batch cannot be streamed", "body.stream"
-        if not self._models.setdefault(model, self._known(model)):
+        if model not in self._models:
+            self._models[model] = self._known(model)
+        if not self._models[model]:
             return "model_not_found", f"there is no model named {model!r}", "body.model"
         return None
 

@@ -1,4 +1,4 @@
-"""Files whose time is over, and uploads that were never finished."""
+"""How files go: those whose time is over, uploads that were never finished, and what their owners delete."""
 
 import math
 from dataclasses import replace
@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 from engine.batches.errand import BatchTools
 from engine.jobs.queue import Page
-from engine.records.batches import OPEN
-from engine.records.files import FileStatus, StoredFile
-from engine.records.store import Where
+from engine.records.batches import OPEN, Batch
+from engine.records.files import FileContents, FileStatus, StoredFile
+from engine.records.store import RecordStore, Where
 
 _EVERY = 600.0
 _PAGE = 500
@@ -36,22 +36,32 @@ class Sweeper:
         tools, now = self._tools, self._tools.clock.now()
         page = tools.files.find(Where(after=self._after), Page(limit=_PAGE))
         for file in page:
-            if _is_over(file, now) and not self._is_read(file):
-                tools.files.compare_and_set(_deleted(file, now))
-                tools.contents.drop(file.id)
+            if _is_over(file, now) and not is_read(tools.batches, file.id):
+                removed(tools.files, tools.contents, file, now)
         self._after = page[-1].id if len(page) == _PAGE else None
         return self._after is not None
 
-    def _is_read(self, file: StoredFile) -> bool:
-        status = [str(each) for each in OPEN]
-        return self._tools.batches.count(Where(equals={"inputFileId": [file.id], "status": status})) > 0
+
+def is_read(batches: RecordStore[Batch], file_id: str) -> bool:
+    """Whether a batch that has not ended needs the file."""
+    status = [str(each) for each in OPEN]
+    return batches.count(Where(equals={"inputFileId": [file_id], "status": status})) > 0
+
+
+def removed(files: RecordStore[StoredFile], contents: FileContents, file: StoredFile, now: datetime) -> None:
+    """Nobody sees it from the first write on; the record goes last, so that whatever is left is found by a sweep.
+
+    Does nothing where somebody has changed the record.
+    """
+    hidden = replace(file, status=FileStatus.UPLOADING, metadata=file.metadata.touched(now, "removal"))
+    if not files.compare_and_set(hidden):
+        return
+    contents.drop(file.id)
+    gone = replace(hidden, revision=hidden.revision + 1, metadata=hidden.metadata.deleted(now, "removal"))
+    files.compare_and_set(gone)
 
 
 def _is_over(file: StoredFile, now: datetime) -> bool:
     if file.status is FileStatus.UPLOADING:
-        return file.metadata.created_at + _UPLOAD_TIME < now
+        return (file.metadata.updated_at or file.metadata.created_at) + _UPLOAD_TIME < now
     return file.expires_at is not None and file.expires_at <= now
-
-
-def _deleted(file: StoredFile, now: datetime) -> StoredFile:
-    return replace(file, metadata=file.metadata.deleted(now, "expiry"))

@@ -20,7 +20,7 @@ from tests.support.service import Replica, fleet, one_of_each
 from tests.support.waiting import eventually
 
 MEGABYTE = 1024 * 1024
-COUNT = 1200
+COUNT = 600
 ENDED = ("completed", "failed", "expired", "cancelled")
 
 
@@ -73,7 +73,7 @@ def request(number: int, **body: Any) -> dict[str, Any]:
 
 
 def test_a_batch_from_upload_to_results(served: Served) -> None:
-    """Of 1,200 requests each is answered once, in order, the one that the provider refuses stands in the error file
+    """Of 600 requests each is answered once, in order, the one that the provider refuses stands in the error file
     with the provider's status, and counts and usage are exact; the process was killed in between."""
     served.fake.add(Rule(fault("status", code=400), containing="question 77."))
     lines = [request(number) for number in range(COUNT)]

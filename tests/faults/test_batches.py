@@ -1,5 +1,6 @@
 """Batches whose process dies at any storage operation, that are cancelled or expire, or whose jobs are taken away."""
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -7,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from engine.errors import LeaseLost
+from engine.batches.sweeping import Sweeper
+from engine.errors import LeaseLost, StorageUnavailable
 from engine.jobs.changes import after_event, deleted
 from engine.jobs.job import Job
 from engine.jobs.outcome import DeadLettered, Outcome
-from engine.jobs.queue import JobQuery, Page
+from engine.jobs.queue import JobQuery, JobQueue, Page
 from engine.jobs.states import Event, JobState
 from engine.llm import Usage
 from engine.records.batches import Batch, BatchStatus, cancelling
-from engine.records.store import Storage
-from tests.support.batching import Bench, done, jsonl, line, new_batch, with_model, work
+from engine.records.store import Storage, Where
+from tests.support.batching import Bench, done, jsonl, line, new_batch, stored_file, with_model, work
 from tests.support.factories import make_failure
 from tests.support.faulty import Fault, Faulty, Plan
 from tests.support.service import one_of_each
@@ -143,6 +145,93 @@ def test_jobs_that_others_took_away_are_accounted_for(storage: Storage) -> None:
     answered, failed = accounted(bench, bench.stepped(batch.id))
     assert set(answered) == {"bad", "four", "five"}
     assert {error["code"] for error in failed.values()} == {"request_canceled"}
+
+
+class _Between:
+    """A queue after whose inserts something happens."""
+
+    def __init__(self, queue: JobQueue, then: Callable[[], None]) -> None:
+        self._queue = queue
+        self._then = then
+
+    def insert(self, jobs: Sequence[Job]) -> None:
+        self._queue.insert(jobs)
+        self._then()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
+
+@pytest.mark.parametrize("how", ["crash, cancel", "cancel", "crash, expiry"])
+def test_jobs_that_no_progress_knows_of_are_taken_back(storage: Storage, how: str) -> None:
+    """A batch that is cancelled or expires between the inserting of jobs and the saving of that leaves none of them."""
+    with_model(storage)
+    bench, batch = Bench(storage, storage), new_batch(storage, CONTENT)
+    bench.step(batch.id)
+
+    def cancel() -> None:
+        current = storage.batches.get(batch.id)
+        assert current is not None
+        assert storage.batches.compare_and_set(cancelling(current, CLOCK.now(), by="client"))
+
+    def crash() -> None:
+        raise StorageUnavailable("the process ends here")
+
+    dying = bench.errand(queue=_Between(storage.jobs, cancel if how == "cancel" else crash))
+    with suppress(LeaseLost, StorageUnavailable):
+        dying.step(storage.batches.get(batch.id))  # type: ignore[arg-type]
+    if how == "crash, cancel":
+        cancel()
+    if how == "crash, expiry":
+        current = storage.batches.get(batch.id)
+        assert current is not None
+        assert storage.batches.compare_and_set(replace(current, expires_at=CLOCK.now() - timedelta(seconds=1)))
+    ended = bench.stepped(batch.id, never)
+    assert ended.inserted == 0
+    assert len(jobs_of(storage)) == 2
+    assert {job.status for job in jobs_of(storage)} == {JobState.CANCELED}
+
+
+def test_an_input_that_is_lost_ends_the_batch(storage: Storage) -> None:
+    """The jobs that were made are taken back, and the batch has failed and says why."""
+    with_model(storage)
+    bench, batch = Bench(storage, storage), new_batch(storage, CONTENT)
+    for _ in range(2):
+        bench.step(batch.id)
+    storage.contents.drop(batch.input_file_id)
+    ended = bench.stepped(batch.id, never)
+    assert (ended.status, ended.problems[0].code) == (BatchStatus.FAILED, "file_not_found")
+    assert {job.status for job in jobs_of(storage)} == {JobState.CANCELED}
+
+
+def test_a_model_is_looked_up_once(storage: Storage) -> None:
+    """However many lines name it."""
+    with_model(storage)
+    faulty = Faulty(storage, Plan())
+    batch = new_batch(storage, jsonl(line(str(number)) for number in range(200)))
+    assert Bench(faulty, storage).step(batch.id)  # type: ignore[arg-type]
+    assert faulty.log.count("models.count") == 1
+
+
+@pytest.mark.parametrize("hit", range(1, 7))
+def test_a_file_that_is_over_goes_whole(storage: Storage, hit: int) -> None:
+    """Wherever an outage comes in between, a later sweep finds what is left of it; what a batch reads stays."""
+    over = CLOCK.now() - timedelta(hours=12)
+    read = new_batch(storage, CONTENT).input_file_id
+    files = [stored_file(storage, b"x"), storage.files.get(read)]
+    for file in files:
+        assert file is not None
+        assert storage.files.compare_and_set(replace(file, expires_at=over))
+    faulty = Faulty(storage, Plan(Fault.BEFORE, hit))
+    with suppress(StorageUnavailable):
+        Sweeper(Bench(faulty, storage).tools()).sweep()  # type: ignore[arg-type]
+    for file in storage.files.find(Where(equals={"status": ["uploading"]}), Page()):
+        touched = replace(file.metadata, updated_at=over)
+        assert storage.files.compare_and_set(replace(file, metadata=touched))
+    Sweeper(Bench(storage, storage).tools()).sweep()
+    assert files[0] is not None
+    assert (storage.files.get(files[0].id), storage.contents.get(files[0].id, 0)) == (None, None)
+    assert storage.contents.get(read, 0) is not None
 
 
 def test_two_replicas_at_a_time(storage: Storage) -> None:

@@ -1,6 +1,8 @@
 """/v1/files and /v1/batches over HTTP, on every back-end."""
 
 import json
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -13,6 +15,7 @@ from tests.http.test_openai_errors import bearer, error_of
 from tests.support.api import Api, Headers
 from tests.support.batching import CHAT, jsonl, line
 from tests.support.waiting import eventually
+from utilities.clock import SystemClock
 
 MEGABYTE = 1024 * 1024
 BATCH = {"endpoint": CHAT, "completion_window": "24h"}
@@ -68,6 +71,27 @@ def test_files_are_listed_page_by_page(api: Api) -> None:
         assert error_of(api.http.get(path, headers=other), 404)["code"] == "not_found"
 
 
+def over(api: Api, file_id: str) -> None:
+    """The file's time is over, and nothing has removed it yet."""
+    file = api.storage.files.get(file_id)
+    assert file is not None
+    assert api.storage.files.compare_and_set(replace(file, expires_at=SystemClock().now() - timedelta(seconds=1)))
+
+
+def test_files_whose_time_is_over_are_not_there(api: Api) -> None:
+    """They are passed over in lists, whose pages are full nevertheless, and cannot be read; a batch that has begun with
+    one is still shown."""
+    headers = bearer(api)
+    batch = posted(api, headers, b"{}")
+    ids = [uploaded(api, headers)["id"] for _ in range(4)]
+    for file_id in (*ids[2:], batch["input_file_id"]):
+        over(api, file_id)
+    listed = api.http.get("/v1/files?limit=2", headers=headers).json()
+    assert ([file["id"] for file in listed["data"]], listed["has_more"]) == (ids[1::-1], False)
+    error_of(api.http.get(f"/v1/files/{ids[3]}/content", headers=headers), 404)
+    assert api.http.get(f"/v1/batches/{batch['id']}", headers=headers).json()["status"] == "validating"
+
+
 def test_a_deleted_file_is_gone(api: Api) -> None:
     """Its facts and its bytes; another client cannot delete it."""
     headers, other = bearer(api), bearer(api)
@@ -121,7 +145,9 @@ def test_an_upload_is_repeated_by_its_key(api: Api) -> None:
     first, second = (upload(api, headers, b"a" * CHUNK_BYTES) for _ in range(2))
     assert first.json() == second.json()
     assert second.headers["idempotency-replayed"] == "true"
-    assert error_of(upload(api, headers, b"b"), 422)["code"] == "idempotency_key_reused"
+    kept = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
+    for again in (upload(api, headers, b"b"), upload(api, headers, b"a" * CHUNK_BYTES, **kept)):
+        assert error_of(again, 422)["code"] == "idempotency_key_reused"
     files = api.storage.files.find(Where(), Page())
     assert [file.status for file in files] == [FileStatus.PROCESSED]
 
@@ -181,10 +207,10 @@ def test_lines_that_are_wrong_are_named(driven: Api) -> None:
     ("content", "code"),
     [
         (b"\n\n", "empty_file"),
-        (b"[" * (9 * MEGABYTE), "line_too_long"),
+        (b"[" * (50 * MEGABYTE), "line_too_long"),
         (jsonl([{}] * 200), "missing_required_parameter"),
     ],
-    ids=["nothing", "a line of 9 MB", "many"],
+    ids=["nothing", "a line of 50 MB", "many"],
 )
 def test_an_input_that_is_wrong_as_a_whole(driven: Api, content: bytes, code: str) -> None:
     """Empty files, endless lines and hundreds of faults end as a batch that failed, with a hundred faults at most."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -90,8 +90,8 @@ class Bench:
     truth: Storage
     slice: int = 2
 
-    def errand(self) -> BatchErrand:
-        """As a process that has just started has it."""
+    def tools(self, **others: Any) -> BatchTools:
+        """Those of a process that has just started."""
         tools = BatchTools(
             batches=self.storage.batches,
             files=self.storage.files,
@@ -103,7 +103,10 @@ class Bench:
             ids=ObjectIds(),
             slice=self.slice,
         )
-        return BatchErrand(tools)
+        return replace(tools, **others)
+
+    def errand(self, **others: Any) -> BatchErrand:
+        return BatchErrand(self.tools(**others))
 
     def step(self, batch_id: str) -> bool:
         """One step by a process of its own, which an outage may end; False where there is none left."""
