@@ -6,10 +6,18 @@ from datetime import timedelta
 
 from engine.driving import Driver
 from engine.jobs.signals import JobSignals
+from engine.llm import JsonObject
 from engine.records.runs import Run
 from engine.records.store import Storage
+from llm_optimizer.proving import Proving
 from llm_optimizer.refinement import job_of
-from llm_optimizer.run_errand import RunErrand, RunTools, Watch
+from llm_optimizer.run_errand import RunErrand
+from llm_optimizer.run_tools import RunTools, Watch
+from llm_optimizer.search_store import StateStore
+from llm_optimizer.searching import Searching
+from llm_optimizer.stored_subjects import StoredSubjects
+from llm_optimizer.strategies.registry import Strategies
+from llm_optimizer.subject import Subjects
 from llm_optimizer.withdrawal import OwnJobs
 from utilities.clock import Clock
 from utilities.ids import ObjectIds
@@ -18,8 +26,9 @@ from utilities.ids import ObjectIds
 class Optimizer:
     """Implements engine.records.control.RunControl, whether or not it was started."""
 
-    def __init__(self, tools: RunTools, driver: Driver[Run], signals: JobSignals) -> None:
+    def __init__(self, tools: RunTools, searching: Searching, driver: Driver[Run], signals: JobSignals) -> None:
         self._tools = tools
+        self._searching = searching
         self._driver = driver
         self._signals = signals
         self._unsubscribe: Callable[[], None] | None = None
@@ -36,6 +45,8 @@ class Optimizer:
         self._driver.close()
 
     def begin(self, run: Run) -> Run:
+        if run.search is not None:
+            return self._begin_search(run)
         chosen = self._tools.ids.new()
         begun = replace(run, current_job_id=chosen)
         self._tools.runs.add(begun)
@@ -43,18 +54,37 @@ class Optimizer:
         self._driver.wake()
         return begun
 
+    def _begin_search(self, run: Run) -> Run:
+        begun = self._searching.begun(run)
+        self._tools.runs.add(begun)
+        self._driver.wake()
+        return begun
+
     def withdraw(self, run: Run) -> None:
-        if run.current_job_id is not None and run.withdrawal is not None:
-            self._tools.jobs.withdraw([run.current_job_id], run.withdrawal, self._tools.clock.now())
+        if run.withdrawal is not None:
+            self._tools.jobs.withdraw_all(run, run.withdrawal, self._tools.clock.now())
         self._driver.wake(run.id)
+
+    def promote(self, run: Run, *, by: str, force: bool) -> Run:
+        return self._searching.promoted(run, by=by, force=force)
+
+    def report(self, run: Run) -> JsonObject:
+        return self._searching.report(run)
 
     def wake(self, run_id: str) -> None:
         self._driver.wake(run_id)
 
     def _on_settled(self, job_id: str) -> None:
-        run_id = self._tools.watch.run_of(job_id)
+        run_id = self._tools.watch.tell(job_id)
         if run_id is not None:
             self._driver.wake(run_id)
+
+
+def build_searching(storage: Storage, tools: RunTools, subjects: Subjects | None = None) -> Searching:
+    """`subjects` None: prompts, dataset and evaluator are those of the storage."""
+    states = StateStore(storage.run_parts, tools.clock)
+    known = subjects or StoredSubjects(storage)
+    return Searching(tools, known, states=states, strategies=Strategies(), proving=Proving(storage.prompts))
 
 
 def build_optimizer(
@@ -64,6 +94,7 @@ def build_optimizer(
     clock: Clock,
     ids: ObjectIds,
     replica: str,
+    subjects: Subjects | None = None,
     lease: timedelta = timedelta(seconds=30),
     poll: float = 1.0,
 ) -> Optimizer:
@@ -76,5 +107,6 @@ def build_optimizer(
         ids=ids,
         watch=Watch(),
     )
-    driver = Driver(RunErrand(tools), name="optimizer", owner=replica, clock=clock, lease=lease, poll=poll)
-    return Optimizer(tools, driver, signals)
+    searching = build_searching(storage, tools, subjects)
+    driver = Driver(RunErrand(tools, searching), name="optimizer", owner=replica, clock=clock, lease=lease, poll=poll)
+    return Optimizer(tools, searching, driver, signals)

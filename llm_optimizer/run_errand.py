@@ -1,19 +1,16 @@
 """What is done for a run: implements engine.driving.Errand."""
 
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from engine.errors import LeaseLost
 from engine.jobs.job import Job, Lease
-from engine.jobs.queue import JobQueue, Page
+from engine.jobs.queue import Page
 from engine.records.runs import Run, RunStatus, Withdrawal, withdrawn
-from engine.records.store import RecordStore, Where
+from engine.records.store import Where
 from llm_optimizer.refinement import after, after_gone, awaited, is_result, job_of, was_dropped
-from llm_optimizer.withdrawal import OwnJobs
-from utilities.clock import Clock
-from utilities.ids import ObjectIds
+from llm_optimizer.run_tools import RunTools
+from llm_optimizer.searching import Searching
 
 _MOST_RUNS = 10_000
 _SOONEST = timedelta(seconds=0.1)
@@ -22,50 +19,13 @@ _SHARE = 10
 """A job that another replica works on is asked for after a tenth of the time for which it has been waited."""
 
 
-class Watch:
-    """Which run waits for which job in this process. From any thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._runs: dict[str, str] = {}
-
-    def add(self, job_ids: Sequence[str], run_id: str) -> None:
-        with self._lock:
-            self._runs.update(dict.fromkeys(job_ids, run_id))
-
-    def remove(self, job_ids: Sequence[str]) -> None:
-        with self._lock:
-            for job_id in job_ids:
-                self._runs.pop(job_id, None)
-
-    def run_of(self, job_id: str) -> str | None:
-        return self._runs.get(job_id)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunTools:
-    """What steps are taken with."""
-
-    runs: RecordStore[Run]
-    queue: JobQueue
-    jobs: OwnJobs
-    clock: Clock
-    ids: ObjectIds
-    watch: Watch
-
-    def write(self, run: Run) -> Run:
-        """Stores it by its revision. Raises LeaseLost where somebody has changed it."""
-        if not self.runs.compare_and_set(run):
-            raise LeaseLost(f"run {run.id} was changed meanwhile")
-        return replace(run, revision=run.revision + 1)
-
-
 class RunErrand:
     """One step of a run at a time. Everything is repeated harmlessly after a crash: a job's id is stored before the
     job is, and a result is consumed before the run goes on, which a consumed result does not keep from going on."""
 
-    def __init__(self, tools: RunTools) -> None:
+    def __init__(self, tools: RunTools, searching: Searching) -> None:
         self._tools = tools
+        self._searching = searching
 
     def unfinished(self) -> Sequence[Run]:
         return self._tools.runs.find(Where(equals={"open": [True]}), Page(limit=_MOST_RUNS))
@@ -78,17 +38,19 @@ class RunErrand:
         return self._tools.write(replace(record, lease=lease))
 
     def step(self, record: Run) -> float | None:
-        if record.withdrawal is None:
-            return self._refine(record)
-        self._withdraw(record, record.withdrawal)
-        return None
+        if record.withdrawal is not None:
+            self._withdraw(record, record.withdrawal)
+            return None
+        return self._refine(record) if record.search is None else self._searching.step(record)
 
     def _withdraw(self, run: Run, withdrawal: Withdrawal) -> None:
         """A run that is taken up again later is anybody's."""
         tools, now = self._tools, self._tools.clock.now()
-        if run.current_job_id is not None:
-            tools.jobs.withdraw([run.current_job_id], withdrawal, now)
-            tools.watch.remove([run.current_job_id])
+        self._searching.forget(run.id)
+        tools.watch.forget(run.id)
+        tools.jobs.withdraw_all(run, withdrawal, now)
+        if run.discarded:
+            self._searching.discard(run)
         tools.write(replace(withdrawn(run, now), lease=None))
 
     def _refine(self, run: Run) -> float | None:

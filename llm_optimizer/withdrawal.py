@@ -6,12 +6,14 @@ from datetime import datetime
 from engine.errors import StorageUnavailable
 from engine.jobs.changes import after_event
 from engine.jobs.job import Job
-from engine.jobs.queue import JobQueue
+from engine.jobs.queue import JobQuery, JobQueue, Page
+from engine.jobs.references import reference_text
 from engine.jobs.signals import JobSignals
 from engine.jobs.states import Event, JobState
-from engine.records.runs import OPTIMIZER, Withdrawal
+from engine.records.runs import OPTIMIZER, Run, Withdrawal
 
 _TRIES = 50
+_PAGE = 1_000
 _SOURCES = {
     Withdrawal.QUEUED: frozenset({JobState.PENDING}),
     Withdrawal.ALL: frozenset({JobState.PENDING, JobState.PROCESSING}),
@@ -34,9 +36,30 @@ class OwnJobs:
                 return
         raise StorageUnavailable("jobs are being changed by many at once")
 
+    def withdraw_all(self, run: Run, withdrawal: Withdrawal, now: datetime) -> None:
+        """The same for all of a run's jobs. What a process that does not know of it inserts later stays."""
+        if run.current_job_id is not None:
+            self.withdraw([run.current_job_id], withdrawal, now)
+        for status in sorted(_SOURCES[withdrawal]) if run.search is not None else ():
+            query = JobQuery(client_id=run.client_id, status=status, references=(_reference(run),))
+            for _ in range(_TRIES):
+                found = self._queue.find(query, Page(limit=_PAGE))
+                self.withdraw([job.id for job in found], withdrawal, now)
+                if len(found) < _PAGE:
+                    break
+
     def consume(self, jobs: Iterable[Job], now: datetime) -> bool:
         """Whether all of them stand as consumed by the optimizer; False: look at them again."""
         return self._changed([job for job in jobs if job.status is JobState.PROCESSED], Event.CONSUME, now)
+
+    def consume_all(self, run: Run, now: datetime) -> None:
+        """Consumes the results of a run that nobody has consumed yet."""
+        query = JobQuery(client_id=run.client_id, status=JobState.PROCESSED, references=(_reference(run),))
+        for _ in range(_TRIES):
+            found = self._queue.find(query, Page(limit=_PAGE))
+            self.consume(found, now)
+            if len(found) < _PAGE:
+                return
 
     def reopen(self, jobs: Iterable[Job], now: datetime) -> None:
         """Puts canceled jobs back into the queue."""
@@ -56,3 +79,7 @@ class OwnJobs:
         if event is Event.REOPEN:
             self._signals.ready([job for job, ok in zip(after, written, strict=True) if ok])
         return all(written)
+
+
+def _reference(run: Run) -> str:
+    return reference_text("runId", run.id)

@@ -6,7 +6,8 @@ from pydantic import AfterValidator, Field
 
 from api.models.base import Body, Plain, Resource, Safe, Short, resource_to_wire
 from api.services.prompts import PromptDraft, PromptEdit
-from engine.records.values import Prompt, PromptStatus
+from engine.llm import JsonObject
+from engine.records.values import Lineage, Prompt, PromptStatus
 
 LONGEST_PROMPT = 2_000_000
 """In characters: beyond every model's context, and within every database's document."""
@@ -71,6 +72,7 @@ class PromptResponse(Resource):
     prompt: str
     client_id: str | None = None
     is_public: bool
+    lineage: JsonObject | None = Field(None, description="parentPromptId, runId and step, where a run made it.")
 
 
 def prompt_to_wire(prompt: Prompt) -> dict[str, Any]:
@@ -83,5 +85,12 @@ def prompt_to_wire(prompt: Prompt) -> dict[str, Any]:
         "prompt": prompt.text,
         "clientId": prompt.client_id,
         "isPublic": prompt.is_public,
+        "lineage": _lineage_to_wire(prompt.lineage),
         **resource_to_wire(prompt),
     }
+
+
+def _lineage_to_wire(lineage: Lineage | None) -> JsonObject | None:
+    if lineage is None:
+        return None
+    return {"parentPromptId": lineage.parent_id, "runId": lineage.run_id, "step": lineage.step}

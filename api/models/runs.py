@@ -4,10 +4,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from api.models.base import Answer, Body, Resource, resource_to_wire
+from api.models.base import Answer, Resource, resource_to_wire
 from api.models.job import Object, Priority, Prompts, Temperature, Text
+from api.models.searches import CombinationResult, RunBudgetResult, SearchFields, SearchResult, search_to_wire
 from api.services.summary import metrics_of
 from engine.records.runs import Iteration, ModelRun, Run, RunStatus
+from engine.records.searches import Promotion
 
 MOST_ITERATIONS = 2_000
 """Of all models together: more would not fit into one record."""
@@ -16,8 +18,8 @@ Wire = dict[str, Any]
 Name = Annotated[Text, Field(min_length=1)]
 
 
-class RunCreateRequest(Body):
-    """Implements api.services.runs.RunDraft."""
+class RunCreateRequest(SearchFields):
+    """Implements api.services.runs.RunDraft. With `dataset` the first prompt is searched from, and others follow it."""
 
     initial_working_prompt_ids: Annotated[Prompts, Field(min_length=1)]
     eval_prompt_id: Name
@@ -34,6 +36,8 @@ class RunCreateRequest(Body):
     def _fits(self) -> "RunCreateRequest":
         if len(self.working_models) * self.max_iterations > MOST_ITERATIONS:
             raise ValueError(f"workingModels times maxIterations are more than {MOST_ITERATIONS} iterations")
+        if misplaced := self.misplaced():
+            raise ValueError(f"{', '.join(misplaced)}: of no meaning without dataset")
         return self
 
 
@@ -91,6 +95,20 @@ class RunResponse(Resource):
     model_runs: list[ModelRunResult] = Field(default_factory=list)
     processing_metrics: ProcessingMetrics | None = None
     spent: dict[str, ProcessingMetrics]
+    dataset: str | None
+    evaluator: str | None
+    strategy: dict[str, Any] | None
+    split: dict[str, Any] | None
+    seed: int | None
+    budget: RunBudgetResult | None
+    target: float | None
+    patience: int | None
+    model_combinations: list[CombinationResult] | None
+    promote: Promotion | None
+    min_gain: float | None
+    max_parallel: int | None
+    force: bool | None
+    search: SearchResult | None
 
 
 def run_to_wire(run: Run) -> Wire:
@@ -116,6 +134,7 @@ def run_to_wire(run: Run) -> Wire:
         "modelRuns": [_model_run_to_wire(each) for each in run.model_runs],
         "processingMetrics": metrics_of(run.totals),
         "spent": {role: metrics_of(totals) for role, totals in run.spent.items()},
+        **search_to_wire(run),
         **resource_to_wire(run),
     }
 

@@ -1,17 +1,18 @@
 """/runs: optimization runs, for administrators and clients."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from api.core.access import Accessed
-from api.core.answers import Json, listed, no_content
+from api.core.answers import Json, Page, listed, no_content
 from api.core.paging import Paged
 from api.core.routes import EitherRoute
 from api.models.base import problems
 from api.models.runs import RunCreateRequest, RunResponse, run_to_wire
 from api.routers.jobs_query import editor_of, maker_of
+from api.services.run_page import report_page
 from engine.records.runs import RunStatus, Withdrawal
 
 
@@ -24,8 +25,26 @@ class InFlight(StrEnum):
 
 _TAKEN_BACK = {InFlight.FINISH: Withdrawal.QUEUED, InFlight.DROP: Withdrawal.ALL}
 
+Shape = Annotated[Literal["json", "html"] | None, Query(alias="format")]
 Status = Annotated[RunStatus | None, Query()]
 Calls = Annotated[InFlight, Query(alias="inFlight", description="Let calls under way end, or drop them.")]
+
+Forced = Annotated[bool, Query(description="Publish the winner though it is not proven.")]
+
+_REPORT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The report.",
+        "content": {"application/json": {"schema": {"type": "object"}}, "text/html": {"schema": {"type": "string"}}},
+    }
+}
+
+
+async def _wants_page(request: Request, shape: Shape = None) -> bool:
+    """A browser's first wish is HTML."""
+    return shape == "html" or (shape is None and request.headers.get("accept", "").lower().startswith("text/html"))
+
+
+WantsPage = Annotated[bool, Depends(_wants_page)]
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=EitherRoute, responses=problems(400, 401, 413, 503))
 
@@ -69,6 +88,21 @@ async def cancel_run(run_id: str, access: Accessed) -> Response:
     """Ends a run. Its jobs are taken back at once, those in flight too."""
     editor = editor_of(await access.caller())
     return Json(run_to_wire(await access.call(access.services.runs.cancel, editor, run_id)))
+
+
+@router.post("/{run_id}/promote", response_model=RunResponse)
+async def promote_run(run_id: str, access: Accessed, force: Forced = False) -> Response:
+    """Publishes the prompt that a run has proven to be better; `force` also one that it has not."""
+    editor = editor_of(await access.caller())
+    return Json(run_to_wire(await access.call(access.services.runs.promote, editor, run_id, force=force)))
+
+
+@router.get("/{run_id}/report", response_class=Response, responses={**problems(404), **_REPORT})
+async def report_run(run_id: str, page: WantsPage, access: Accessed) -> Response:
+    """What a run has found, as JSON or, for browsers and with `format=html`, as a page."""
+    editor = editor_of(await access.caller())
+    report = await access.call(access.services.runs.report, editor, run_id)
+    return Page(await access.call(report_page, report)) if page else Json(report)
 
 
 @router.delete("/{run_id}", status_code=204, responses=problems(404))

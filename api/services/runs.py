@@ -13,6 +13,7 @@ from engine.llm import JsonObject
 from engine.metadata import Metadata
 from engine.records.control import RunControl
 from engine.records.runs import Run, RunStatus, Withdrawal, cancelled, discarded, paused, resumed
+from engine.records.searches import SearchTerms
 from engine.records.store import RecordStore, Where
 from utilities.clock import Clock
 from utilities.ids import ObjectIds
@@ -45,6 +46,7 @@ class RunDraft(Protocol):
     def priority(self) -> int: ...
     @property
     def request_data(self) -> JsonObject: ...
+    def terms(self) -> SearchTerms | None: ...
 
 
 class RunService:
@@ -60,7 +62,7 @@ class RunService:
         self._ids = ids
 
     def create(self, draft: RunDraft, maker: Maker) -> Run:
-        """A running one with its first job in the queue. Raises UnknownReference."""
+        """A running one; without a dataset its first job is in the queue. Raises UnknownReference and InvalidField."""
         wanted = _wanted(draft)
         self._catalogue.known([wanted]).check(wanted, maker.owner)
         run = Run(
@@ -76,6 +78,7 @@ class RunService:
             temperature=draft.temperature,
             priority=draft.priority,
             request_data=draft.request_data,
+            search=draft.terms(),
             metadata=Metadata(created_at=self._clock.now(), created_by=maker.by),
         )
         return self._control.begin(run)
@@ -108,6 +111,15 @@ class RunService:
         """Raises Refused where it has ended, or is not there."""
         return self._held_up(editor, run_id, lambda run: cancelled(run, self._clock.now(), by=editor.by))
 
+    def promote(self, editor: Editor, run_id: str, *, force: bool) -> Run:
+        """Publishes the winner. Raises Refused where nothing was proven, unless it is forced, or it is not there."""
+        run = _seen(self._runs.get(run_id), editor, run_id, lambda key: UnknownReference(KIND, key))
+        return self._control.promote(run, by=editor.by, force=force)
+
+    def report(self, editor: Editor, run_id: str) -> JsonObject:
+        """What the run has found so far and why it ended. Raises NotFound."""
+        return self._control.report(self.get(editor, run_id))
+
     def delete(self, editor: Editor, run_id: str) -> None:
         """Raises NotFound."""
         run = self._changed(
@@ -127,7 +139,10 @@ class RunService:
 
 def _wanted(draft: RunDraft) -> Wanted:
     prompts = (*draft.initial_working_prompt_ids, draft.eval_prompt_id, draft.meta_prompt_id)
-    return Wanted(prompts, (*draft.working_models, draft.eval_model, draft.meta_model))
+    terms = draft.terms()
+    arms = () if terms is None else terms.combinations
+    arm_models = tuple(name for arm in arms for name in (arm.working, arm.meta))
+    return Wanted(prompts, (*draft.working_models, draft.eval_model, draft.meta_model, *arm_models))
 
 
 def _not_found(run_id: str) -> MetasyncError:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from engine.errors import MetasyncError
 from engine.jobs.job import Job, Lease
-from engine.llm import Completion, Level, Piece
+from engine.llm import Completion, JsonObject, Level, Piece
 from engine.records.runs import Run
 from engine.records.streams import Stream
 from engine.records.values import Model, Worker
@@ -185,11 +185,22 @@ class RunControl(Protocol):
     """This replica's optimizer, as seen by the services. Synchronous; raises StorageUnavailable."""
 
     def begin(self, run: Run) -> Run:
-        """Stores a new run with its first job; answers it with that job's id."""
+        """Stores a new run, with its first job where it has no dataset; answers it with that job's id.
+
+        Raises InvalidField and UnknownReference where it cannot be as it was asked for.
+        """
         ...
 
     def withdraw(self, run: Run) -> None:
         """Takes the jobs back that the stored run's `withdrawal` means; whoever drives it takes back what is missed."""
+        ...
+
+    def promote(self, run: Run, *, by: str, force: bool) -> Run:
+        """Publishes the winner of a run. Raises Refused where it has none, or none that is proven (without `force`)."""
+        ...
+
+    def report(self, run: Run) -> JsonObject:
+        """What the run has found, as plain JSON under wire names. Raises NotFound where its dataset is gone."""
         ...
 
     def wake(self, run_id: str) -> None:

@@ -12,6 +12,7 @@ from engine.jobs.changes import added
 from engine.jobs.job import Lease, Totals
 from engine.llm import JsonObject
 from engine.metadata import Metadata
+from engine.records.searches import SearchProgress, SearchTerms
 
 OPERATION = "optimize"
 """Of the jobs that a run makes."""
@@ -70,7 +71,8 @@ class Run:
 
     `current_job_id` is the job that the next step waits for, chosen before it is inserted. `spent` is by the role of
     the calls: work, eval, meta. `withdrawal` says which jobs are still to be taken back; `discarded` that the record
-    is deleted when they are. `lease` is held by the replica that drives it.
+    is deleted when they are. `search` and `progress` are set where it searches over a dataset; the model runs are then
+    empty. `lease` is held by the replica that drives it.
     """
 
     id: str
@@ -95,6 +97,8 @@ class Run:
     spent: Mapping[str, Totals] = field(default_factory=dict)
     withdrawal: Withdrawal | None = None
     discarded: bool = False
+    search: SearchTerms | None = None
+    progress: SearchProgress | None = None
     lease: Lease | None = None
     revision: int = 0
 
@@ -119,13 +123,15 @@ _CANCELABLE = frozenset({RunStatus.PENDING, RunStatus.RUNNING, RunStatus.PAUSED}
 def paused(run: Run, withdrawal: Withdrawal, now: datetime, *, by: str) -> Run:
     """Raises TransitionRefused where it does not run."""
     _require(run, "paused", frozenset({RunStatus.RUNNING}))
-    return _changed(run, now, by, status=RunStatus.PAUSED, withdrawal=withdrawal)
+    progress = None if run.progress is None else run.progress.stopped(now)
+    return _changed(run, now, by, status=RunStatus.PAUSED, withdrawal=withdrawal, progress=progress)
 
 
 def resumed(run: Run, now: datetime, *, by: str) -> Run:
     """To be driven by whoever looks first. Raises TransitionRefused where it is not paused."""
     _require(run, "resumed", frozenset({RunStatus.PAUSED}))
-    return _changed(run, now, by, status=RunStatus.RUNNING, withdrawal=None, lease=None)
+    progress = None if run.progress is None else replace(run.progress, active_since=now)
+    return _changed(run, now, by, status=RunStatus.RUNNING, withdrawal=None, lease=None, progress=progress)
 
 
 def cancelled(run: Run, now: datetime, *, by: str) -> Run:
@@ -138,8 +144,8 @@ def discarded(run: Run, now: datetime, *, by: str) -> Run:
     """Deleted, at once where none of its jobs can be left in the queue."""
     if run.status in _CANCELABLE:
         return replace(cancelled(run, now, by=by), discarded=True)
-    if run.withdrawal is not None:
-        return _changed(run, now, by, discarded=True)
+    if run.withdrawal is not None or run.search is not None:
+        return _changed(run, now, by, withdrawal=Withdrawal.ALL, discarded=True)
     return replace(run, metadata=run.metadata.deleted(now, by))
 
 

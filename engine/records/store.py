@@ -9,6 +9,7 @@ from engine.jobs.queue import JobQueue, Page
 from engine.records.batches import Batch
 from engine.records.files import FileContents, StoredFile
 from engine.records.runs import Run
+from engine.records.searches import RunPart
 from engine.records.streams import StreamStore
 from engine.records.values import Client, Model, Prompt, PromptFlow, Worker
 from engine.shared import SharedDocuments
@@ -94,6 +95,7 @@ class Storage(Protocol):
     files: RecordStore[StoredFile]
     contents: FileContents
     batches: RecordStore[Batch]
+    run_parts: RecordStore[RunPart]
 
     def ping(self) -> None:
         """A round trip to the database; raises StorageUnavailable within 5 seconds when it cannot be reached."""

@@ -118,8 +118,20 @@ class PromptStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """Where a prompt comes from: the prompt that it was made of, and the run and step that made it."""
+
+    parent_id: str
+    run_id: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """`client_id` is None for public prompts and set for private ones. `version` 3 and "3" are distinct."""
+    """`client_id` is None for public prompts and set for private ones. `version` 3 and "3" are distinct.
+
+    `lineage` is set where an optimization run made it.
+    """
 
     id: str
     name: str
@@ -130,6 +142,7 @@ class Prompt:
     client_id: str | None
     is_public: bool
     metadata: Metadata
+    lineage: Lineage | None = None
     revision: int = 0
 
 

@@ -19,6 +19,7 @@ from engine.records.values import (
     BudgetPeriod,
     Client,
     Limits,
+    Lineage,
     Model,
     Money,
     Prompt,
@@ -220,7 +221,20 @@ def _encode_prompt(prompt: Prompt) -> Document:
         "prompt": prompt.text,
         "clientId": prompt.client_id,
         "isPublic": prompt.is_public,
+        "lineage": _encode_lineage(prompt.lineage),
     }
+
+
+def _encode_lineage(lineage: Lineage | None) -> Document | None:
+    if lineage is None:
+        return None
+    return {"parentId": lineage.parent_id, "runId": lineage.run_id, "step": lineage.step}
+
+
+def _decode_lineage(document: Mapping[str, Any] | None) -> Lineage | None:
+    if document is None:
+        return None
+    return Lineage(parent_id=document["parentId"], run_id=document["runId"], step=document["step"])
 
 
 def _decode_prompt(document: Mapping[str, Any]) -> Prompt:
@@ -232,6 +246,7 @@ def _decode_prompt(document: Mapping[str, Any]) -> Prompt:
         text=document["prompt"],
         client_id=document["clientId"],
         is_public=document["isPublic"],
+        lineage=_decode_lineage(document.get("lineage")),
         **_common(document),
     )
 

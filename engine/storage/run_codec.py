@@ -15,6 +15,7 @@ from engine.storage.codec import (
     totals_to_document,
 )
 from engine.storage.record_codec import Kind
+from engine.storage.search_codec import decode_progress, decode_terms, encode_progress, encode_terms
 
 
 def _encode(run: Run) -> Document:
@@ -34,6 +35,7 @@ def _encode(run: Run) -> Document:
         "temperature": run.temperature,
         "priority": run.priority,
         "requestData": json_text(run.request_data),
+        "search": encode_terms(run.search),
         **_encode_progress(run),
     }
 
@@ -50,6 +52,7 @@ def _encode_progress(run: Run) -> Document:
         ],
         "spent": {role: totals_to_document(totals) for role, totals in run.spent.items()},
         "withdrawal": None if run.withdrawal is None else str(run.withdrawal),
+        "progress": encode_progress(run.progress),
         "lease": lease_to_document(run.lease),
     }
 
@@ -90,6 +93,8 @@ def _decode(document: Mapping[str, Any]) -> Run:
         spent={role: totals_from_document(totals) for role, totals in document["spent"].items()},
         withdrawal=None if withdrawal is None else Withdrawal(withdrawal),
         discarded=bool(document["discarded"]),
+        search=decode_terms(document.get("search")),
+        progress=decode_progress(document.get("progress")),
         lease=lease_from_document(document["lease"]),
         metadata=metadata_from_document(document["_metadata"]),
         revision=document["revision"],

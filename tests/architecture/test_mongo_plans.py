@@ -32,6 +32,7 @@ JUSTIFIED = {
     ("aggregate", "prompts", SCAN): "counts all live records of a kind, of which there are few",
     ("aggregate", "prompt-flows", SCAN): "counts all live records of a kind, of which there are few",
     ("aggregate", "workers", SCAN): "counts all live records of a kind, of which there are few",
+    ("aggregate", "runs", SCAN): "counts all live records of a kind, of which there are few",
     ("aggregate", "streams", SCAN): "an admin counts or sums up all clients' streams",
 }
 PRIORITY_ONLY = [{"priority": 5, "_metadata.isDeleted": False}]

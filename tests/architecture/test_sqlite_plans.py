@@ -53,6 +53,7 @@ JUSTIFIED = {
     ("prompts.find", "prompts", SORT): f"those with the names that one request gives: {FEW}",
     ("prompt_flows.find", "prompt_flows", WALK): PAGE,
     ("workers.find", "workers", WALK): PAGE,
+    ("runs.find", "runs", WALK): PAGE,
     (
         "streams.find",
         "streams",
@@ -67,6 +68,7 @@ JUSTIFIED = {
     ("models.count", "models", SCAN): COUNTED,
     ("prompts.count", "prompts", SCAN): COUNTED,
     ("prompt_flows.count", "prompt_flows", SCAN): COUNTED,
+    ("runs.count", "runs", SCAN): COUNTED,
     ("workers.count", "workers", SCAN): COUNTED,
     ("ping", "jobs", WALK): "a sign of life: one row, whichever",
 }

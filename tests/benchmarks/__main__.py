@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.benchmarks import batches, depth, direct, footprint, intake, latency, limits, processing, providers
+from tests.benchmarks import batches, depth, direct, footprint, intake, latency, limits, processing, providers, runs
 from tests.benchmarks.stage import ROOT, Stage, say
 from tests.benchmarks.table import Row, Setting, table, write
 
@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[Stage], Iterator[Row]]] = {
     "replicas": processing.replicas,
     "providers": providers.providers,
     "limits": limits.limits,
+    "runs": runs.runs,
     "depth": depth.depth,
 }
 DEFAULT_JSON = ROOT / ".cache" / "bench.json"

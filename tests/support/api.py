@@ -19,6 +19,7 @@ from engine.llm import Provider, ProviderRegistry, Timeouts
 from engine.records.store import Storage
 from engine.records.values import Worker, WorkerLease
 from llm_optimizer.assembly import Optimizer, build_optimizer
+from llm_optimizer.subject import Subjects
 from llm_workers.catalogue import Catalogue
 from llm_workers.lanes import Lanes
 from llm_workers.model_states import LaneStates
@@ -170,6 +171,12 @@ def new_streaming(
     )
 
 
+def _optimizer(storage: Storage, signals: JobSignals, clock: Clock, subjects: Subjects | None) -> Optimizer:
+    return build_optimizer(
+        storage, signals=signals, clock=clock, ids=ObjectIds(), replica="here", subjects=subjects, poll=0.2
+    )
+
+
 def _settings(most_body_bytes: int) -> ApiSettings:
     return ApiSettings(
         docs_user=DOCS_USER,
@@ -190,6 +197,7 @@ def running_api(
     environment: Mapping[str, str] | None = None,
     most_body_bytes: int = MOST_BODY_BYTES,
     most_direct: int = MOST_DIRECT,
+    subjects: Subjects | None = None,
 ) -> Iterator[Api]:
     """The application over `storage`, which stays the caller's; several of them are several replicas.
 
@@ -202,7 +210,7 @@ def running_api(
     streaming = new_streaming(storage, clock, lanes=lanes, secrets=secrets)
     runs = Runs(storage, signals=signals, clock=clock, lanes=lanes, environment=environment or {}, most=most_direct)
     batches = build_batches(storage, signals=signals, clock=clock, ids=ObjectIds(), replica="here", poll=0.2)
-    optimizer = build_optimizer(storage, signals=signals, clock=clock, ids=ObjectIds(), replica="here", poll=0.2)
+    optimizer = _optimizer(storage, signals, clock, subjects)
     services = build_services(
         storage=storage,
         registry=registry or Registry(),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,8 +15,11 @@ from engine.jobs.queue import ClaimFilter, ClaimRequest
 from engine.jobs.signals import JobSignals
 from engine.records.runs import Run
 from engine.records.store import Storage
-from llm_optimizer.assembly import Optimizer, build_optimizer
-from llm_optimizer.run_errand import RunErrand, RunTools, Watch
+from llm_optimizer.assembly import Optimizer, build_optimizer, build_searching
+from llm_optimizer.run_errand import RunErrand
+from llm_optimizer.run_tools import RunTools, Watch
+from llm_optimizer.searching import Searching
+from llm_optimizer.subject import Subjects
 from llm_optimizer.withdrawal import OwnJobs
 from tests.support.factories import CLIENT, IDS, make_failure, make_run
 from tests.support.rig import Rig, ScriptedHandler, running_pool
@@ -64,39 +67,58 @@ class SuggestingHandler(ScriptedHandler):
 
 @dataclass
 class Bench:
-    """A storage whose runs are stepped by hand. `storage` may be a faulty one, `truth` is behind it."""
+    """A storage whose runs are stepped by hand. `storage` may be a faulty one, `truth` is behind it.
+
+    `subjects` are what searches are about.
+    """
 
     storage: Storage
     truth: Storage
+    subjects: Subjects | None = None
+    client_id: str = CLIENT
+    watch: Watch = field(default_factory=Watch)
 
-    def errand(self) -> RunErrand:
+    def searching(self) -> Searching:
         """As a process that has just started has it."""
         signals = JobSignals()
+        self.watch = Watch()
         tools = RunTools(
             runs=self.storage.runs,
             queue=self.storage.jobs,
             jobs=OwnJobs(self.storage.jobs, signals),
             clock=_CLOCK,
             ids=ObjectIds(),
-            watch=Watch(),
+            watch=self.watch,
         )
-        return RunErrand(tools)
+        self.tools = tools
+        return build_searching(self.storage, tools, self.subjects)
+
+    def errand(self) -> RunErrand:
+        searching = self.searching()
+        return RunErrand(self.tools, searching)
 
     def play(self, play: Play) -> list[str]:
         """Claims all that is ready and settles it as `play` has it; the ids."""
         now = _CLOCK.now()
         request = ClaimRequest(
-            filter=ClaimFilter(client_id=CLIENT), owner="player", expires_at=now + timedelta(minutes=1), limit=1000
+            filter=ClaimFilter(client_id=self.client_id),
+            owner="player",
+            expires_at=now + timedelta(minutes=1),
+            limit=1000,
         )
         jobs = self.truth.jobs.claim(request, now)
         settlements = [_settlement(job, play(job)) for job in jobs]
         assert all(self.truth.jobs.settle(settlements, now))
         return [job.id for job in jobs]
 
-    def stepped(self, run_id: str, *, play: Play = suggest, most: int = 400) -> Run:
-        """The run once no step is left. Whenever the storage fails, its process is taken to have died."""
+    def stepped(self, run_id: str, *, play: Play = suggest, most: int = 400, restarts: bool = False) -> Run:
+        """The run once no step is left. Whenever the storage fails, its process is taken to have died.
+
+        With `restarts` another process takes each step.
+        """
         errand, played = self.errand(), Counted(play)
         for _ in range(most):
+            errand = self.errand() if restarts else errand
             try:
                 run = errand.get(run_id)
                 if run is None:
@@ -106,7 +128,8 @@ class Bench:
                 continue
             except StorageUnavailable:
                 errand = self.errand()
-            self.play(played)
+            for job_id in self.play(played):
+                self.watch.tell(job_id)
         found = self.truth.runs.get(run_id)
         assert found is not None
         assert not found.is_open, "steps are left"
@@ -129,7 +152,8 @@ class Counted:
 
 
 def _settlement(job: Job, outcome: Outcome) -> Settlement:
-    calls = tuple(call(step) for step in ("work", "eval", "meta"))
+    whole = "role" not in (job.client_reference or {})
+    calls = tuple(call(step) for step in (("work", "eval", "meta") if whole else ("work",)))
     attempt = Attempt(
         token=job.token,
         owner="player",

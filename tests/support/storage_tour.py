@@ -30,6 +30,7 @@ from tests.support.factories import (
     make_jobs,
     make_model,
     make_prompt,
+    make_run,
     make_running_worker,
     make_stream,
     make_worker,
@@ -96,10 +97,13 @@ def tour(storage: Storage) -> dict[str, set[str]]:
         (storage.clients, [make_client(), make_client()]),
         (storage.models, [make_model(), make_model(name="other")]),
         (storage.prompt_flows, [make_flow(), make_flow(client_id=None)]),
+        (storage.runs, [make_run(), make_run()]),
     ):
         _records(Recorder(store, called["records"]), records)
     storage.clients.find(Where(equals={"keyLookup": ["0a" * 32]}), Page(limit=1))
     storage.models.find(Where(equals={"name": ["gpt-test"]}), Page(limit=1))
+    storage.runs.find(Where(equals={"open": [True]}), Page(limit=10))
+    storage.run_parts.find(Where(equals={"runId": ["a" * 24]}), Page(limit=10))
     _prompts(Recorder(storage.prompts, called["prompts"]))
     _workers(Recorder(storage.workers, called["workers"]))
     _shared(Recorder(storage.shared, called["shared"]))

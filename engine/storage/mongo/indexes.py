@@ -18,6 +18,7 @@ from engine.storage.mongo.connection import INDEX_SECONDS, Document
 from engine.storage.mongo.faults import guarded
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS, PROMPTS, WORKERS, Kind
 from engine.storage.run_codec import RUNS
+from engine.storage.search_codec import RUN_PARTS
 
 JOBS = "jobs"
 IDEMPOTENCY = "idempotency"
@@ -25,7 +26,7 @@ COUNTERS = "counters"
 SHARED = "shared"
 STREAMS = "streams"
 CHUNKS = "fileChunks"
-KINDS: tuple[Kind[Any], ...] = (CLIENTS, MODELS, PROMPTS, PROMPT_FLOWS, WORKERS, RUNS, FILES, BATCHES)
+KINDS: tuple[Kind[Any], ...] = (CLIENTS, MODELS, PROMPTS, PROMPT_FLOWS, WORKERS, RUNS, FILES, BATCHES, RUN_PARTS)
 
 _READY: Document = {"line": str(Line.READY)}
 _ON_MONGODB: tuple[tuple[tuple[str, ...], Document | None], ...] = (

@@ -9,6 +9,7 @@ from engine.jobs.queue import JobQueue
 from engine.records.batches import Batch
 from engine.records.files import FileContents, StoredFile
 from engine.records.runs import Run
+from engine.records.searches import RunPart
 from engine.records.store import PromptStore, RecordStore, WorkerStore
 from engine.records.streams import StreamStore
 from engine.records.values import Client, Model, PromptFlow
@@ -25,6 +26,7 @@ from engine.storage.mongo.shared import MongoSharedDocuments
 from engine.storage.mongo.streams import MongoStreams
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS
 from engine.storage.run_codec import RUNS
+from engine.storage.search_codec import RUN_PARTS
 from engine.usage import UsageStore
 from utilities.ids import ObjectIds
 
@@ -45,6 +47,7 @@ class MongoStorage:
     files: RecordStore[StoredFile]
     contents: FileContents
     batches: RecordStore[Batch]
+    run_parts: RecordStore[RunPart]
 
     def __init__(self, client: MongoClient[Document], database: str, *, cosmos: bool) -> None:
         """Makes the indexes that are missing."""
@@ -66,6 +69,7 @@ class MongoStorage:
         self.files = MongoRecords(self._database, FILES, ids)
         self.contents = MongoFileContents(self._database[CHUNKS])
         self.batches = MongoRecords(self._database, BATCHES, ids)
+        self.run_parts = MongoRecords(self._database, RUN_PARTS, ids)
         self.shared = MongoSharedDocuments(self._database[SHARED])
 
     def ping(self) -> None:

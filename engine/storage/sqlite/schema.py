@@ -13,6 +13,7 @@ from engine.errors import StorageError
 from engine.storage.batch_codec import BATCHES, FILES
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS, PROMPTS, WORKERS, Kind
 from engine.storage.run_codec import RUNS
+from engine.storage.search_codec import RUN_PARTS
 from engine.storage.sqlite import contents, streams
 from engine.storage.sqlite.faults import translated
 from engine.storage.sqlite.usage import UsageDeltas, calls_of
@@ -181,6 +182,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _tables_of(RUNS),
     _tables_of(FILES, BATCHES),
     contents.make_table,
+    _tables_of(RUN_PARTS),
 )
 """Step n brings a file of `user_version` n to n + 1. A step that has been released never changes."""
 

@@ -9,6 +9,7 @@ from engine.jobs.queue import JobQueue
 from engine.records.batches import Batch
 from engine.records.files import FileContents, StoredFile
 from engine.records.runs import Run
+from engine.records.searches import RunPart
 from engine.records.store import PromptStore, RecordStore, WorkerStore
 from engine.records.streams import StreamStore
 from engine.records.values import Client, Model, PromptFlow
@@ -16,6 +17,7 @@ from engine.shared import SharedDocuments
 from engine.storage.batch_codec import BATCHES, FILES
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS
 from engine.storage.run_codec import RUNS
+from engine.storage.search_codec import RUN_PARTS
 from engine.storage.sqlite.connection import Readers, open_writer
 from engine.storage.sqlite.contents import SqliteFileContents
 from engine.storage.sqlite.jobs import SqliteJobQueue
@@ -55,6 +57,7 @@ class SqliteStorage:
         self.files: RecordStore[StoredFile] = SqliteRecordStore(FILES, self._writer, self._readers)
         self.contents: FileContents = SqliteFileContents(self._writer, self._readers)
         self.batches: RecordStore[Batch] = SqliteRecordStore(BATCHES, self._writer, self._readers)
+        self.run_parts: RecordStore[RunPart] = SqliteRecordStore(RUN_PARTS, self._writer, self._readers)
 
     def ping(self) -> None:
         self._check_file()

@@ -1,0 +1,158 @@
+"""What a run has found, as plain JSON under wire names: pure. Everything in it is bounded."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from engine.jobs.job import Totals
+from engine.llm import JsonObject
+from engine.records.runs import Run
+from llm_optimizer.search import FIRST, WINNER, Search
+from llm_optimizer.strategies import pool
+from llm_optimizer.strategies.interface import Candidate, State
+from llm_optimizer.subject import Subject
+
+MOST_CANDIDATES = 500
+MOST_ITEMS = 300
+LONGEST_TEXT = 20_000
+LONGEST_FIELD = 500
+
+
+def report_of(run: Run, search: Search | None = None, subject: Subject | None = None) -> JsonObject:
+    """`search` and `subject` are given for a run with a dataset."""
+    head: JsonObject = {
+        "runId": run.id,
+        "status": run.status,
+        "failureReason": run.failure_reason,
+        "createdAt": run.metadata.created_at,
+        "spent": {role: _totals(totals) for role, totals in sorted(run.spent.items())},
+        "total": _totals(run.totals),
+    }
+    if search is None or subject is None:
+        return {**head, "kind": "refinement", "models": [_model(run, place) for place in range(len(run.model_runs))]}
+    return {**head, "kind": "search", **_searched(run, search, subject)}
+
+
+def _searched(run: Run, search: Search, subject: Subject) -> JsonObject:
+    progress = run.progress
+    assert progress is not None
+    return {
+        "strategy": search.strategy_name,
+        "phase": search.phase,
+        "steps": search.step,
+        "finishReason": search.finish,
+        "verdict": progress.verdict,
+        "numbers": progress.numbers,
+        "baseline": search.baseline,
+        "best": progress.best,
+        "points": search.points,
+        "candidates": _candidates(search),
+        "first": _cut(search.setup.prompt, LONGEST_TEXT),
+        "winner": _cut(search.winner or _leading(search), LONGEST_TEXT),
+        "winnerPromptId": progress.winner_id,
+        "winnerModels": _models(search, subject),
+        "items": _items(search, subject),
+    }
+
+
+def _leading(search: Search) -> str:
+    """The best text so far."""
+    if search.state is None:
+        return search.setup.prompt
+    rated = pool.standing(search.state)
+    return max(rated, key=lambda pair: pair[1])[0].text if rated else search.setup.prompt
+
+
+def _models(search: Search, subject: Subject) -> JsonObject:
+    arm = subject.arms[search.winner_arm]
+    return {"workingModel": arm.working, "metaModel": arm.meta}
+
+
+def _candidates(search: Search) -> list[JsonObject]:
+    """The newest are left out where there are too many to show."""
+    state = search.state
+    if state is None:
+        return [{"id": FIRST, "parents": [], "kind": "seed", "step": 0, "score": search.baseline}]
+    return [_candidate(state, one) for one in list(state.candidates.values())[:MOST_CANDIDATES]]
+
+
+def _candidate(state: State, one: Candidate) -> JsonObject:
+    return {
+        "id": one.id,
+        "parents": list(one.parents),
+        "kind": one.kind,
+        "step": one.step,
+        "score": pool.mean(state, one.id),
+        "scored": len(pool.values(state, one.id, state.setup.validation)),
+        "rejected": one.rejected,
+        "rationale": _cut(one.rationale, LONGEST_FIELD),
+        "text": _cut(one.text, LONGEST_TEXT if len(state.candidates) <= 50 else LONGEST_FIELD),
+    }
+
+
+def _items(search: Search, subject: Subject) -> list[JsonObject]:
+    """The holdout's examples, those that changed most first."""
+    before, after = search.holdout.get(FIRST, {}), search.holdout.get(WINNER, {})
+    rows = [(one, before.get(one), after.get(one)) for one in search.split.holdout if one in after]
+    rows.sort(key=lambda row: (-abs((row[2] or 0.0) - (row[1] or 0.0)), row[0]))
+    return [_item(subject, *row) for row in rows[:MOST_ITEMS]]
+
+
+def _item(subject: Subject, name: str, before: float | None, after: float | None) -> JsonObject:
+    example = subject.examples.get(name)
+    return {
+        "id": name,
+        "input": _shown(None if example is None else example.input),
+        "expected": _shown(None if example is None else example.expected),
+        "before": before,
+        "after": after,
+    }
+
+
+def _shown(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    return _cut(text, LONGEST_FIELD)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def _totals(totals: Totals) -> JsonObject:
+    [currency] = totals.currencies if len(totals.currencies) == 1 else [None]
+    return {
+        "calls": totals.calls,
+        "inputTokens": totals.input_tokens,
+        "outputTokens": totals.output_tokens,
+        "seconds": totals.duration,
+        "amount": None if currency is None else float(totals.input_cost + totals.output_cost),
+        "currency": currency,
+    }
+
+
+def _model(run: Run, place: int) -> JsonObject:
+    each = run.model_runs[place]
+    return {
+        "model": each.model,
+        "iterations": [
+            {
+                "iteration": one.number,
+                "jobId": one.job_id,
+                "status": one.status,
+                "score": score_in(one.eval_result),
+                "workingPromptId": one.working_prompt_id,
+                "suggestedPromptId": one.suggested_prompt_id,
+            }
+            for one in each.iterations
+        ],
+    }
+
+
+def score_in(evaluation: Mapping[str, Any] | None) -> float | None:
+    """The score of an evaluation that has one under a usual name."""
+    names: Sequence[str] = ("score", "total_score", "totalScore")
+    found = [evaluation.get(name) for name in names] if evaluation else []
+    return next((float(each) for each in found if isinstance(each, int | float) and not isinstance(each, bool)), None)

@@ -1,0 +1,260 @@
+"""A search from its checks to its verdict: pure. What is asked in each phase, and what the answers make of it.
+
+checks: the first prompt answers the validation examples, and a judge's answers are asked for twice. search: the
+strategy's plans. holdout: the winner and the first prompt answer examples that the search never saw.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+from engine.llm import JsonObject
+from engine.records.searches import Phase, SearchTerms, Verdict
+from llm_optimizer.allowance import Seen, seen_from_document, seen_to_document
+from llm_optimizer.asking import Asked, Rescore
+from llm_optimizer.strategies import pool, state_codec
+from llm_optimizer.strategies.interface import Answer, Evaluate, FinishReason, Scored, Setup, State, Strategy
+from llm_optimizer.strategies.splitting import Split
+
+FIRST = "c0"
+WINNER = "winner"
+"""The names of the two prompts that the holdout compares, in its scores and jobs."""
+
+CEILING = 0.97
+"""A first prompt with a higher mean leaves nothing to be gained that could be told from noise."""
+
+RESCORED = 10
+_ROOT_TWO = math.sqrt(2.0)
+
+
+@dataclass(slots=True, kw_only=True)
+class Search:
+    """All that is known of a search, as it is stored.
+
+    `pinned` are texts as they were when the run began. `points` are for the report: how the best mean rose over calls.
+    `first`, `again` and `holdout[which]` are scores by example. `winner` is the best text once the search has ended.
+    """
+
+    split: Split
+    setup: Setup
+    strategy_name: str
+    pinned: JsonObject = field(default_factory=dict)
+    phase: Phase = Phase.CHECKS
+    step: int = 0
+    state: State | None = None
+    seen: dict[str, Seen] = field(default_factory=dict)
+    first: dict[str, float | None] = field(default_factory=dict)
+    again: dict[str, float | None] = field(default_factory=dict)
+    holdout: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    points: list[JsonObject] = field(default_factory=list)
+    finish: str | None = None
+    winner: str | None = None
+    winner_arm: int = 0
+    problem: str | None = None
+
+    @property
+    def baseline(self) -> float | None:
+        return mean_of(self.first)
+
+
+def mean_of(scores: Mapping[str, float | None]) -> float | None:
+    known = [score for score in scores.values() if score is not None]
+    return fmean(known) if known else None
+
+
+def texts(search: Search) -> dict[str, str]:
+    """The candidates' texts by the ids that items name them by."""
+    found = {FIRST: search.setup.prompt}
+    if search.state is not None:
+        found |= {name: candidate.text for name, candidate in search.state.candidates.items()}
+    if search.winner is not None:
+        found[WINNER] = search.winner
+    return found
+
+
+def plan(search: Search, strategy: Strategy, *, judged: bool) -> tuple[Asked, ...]:
+    """What is to be asked next; empty where the phase has nothing left. `judged`: whether a judge has a say."""
+    if search.phase is Phase.CHECKS:
+        return _checks(search, judged)
+    if search.phase is Phase.SEARCH:
+        assert search.state is not None
+        return () if strategy.done(search.state) is not None else strategy.plan(search.state)
+    return _holdout(search)
+
+
+def _checks(search: Search, judged: bool) -> tuple[Asked, ...]:
+    examples = [one for one in search.split.validation if one not in search.first]
+    twice = search.split.validation[:RESCORED] if judged else ()
+    asked: list[Asked] = [Evaluate(candidate=FIRST, example=one) for one in examples]
+    return (*asked, *(Rescore(example=one) for one in twice if one not in search.again))
+
+
+def _holdout(search: Search) -> tuple[Asked, ...]:
+    """Pairs, so that a plan that is cut short has both of each."""
+    done = search.holdout.get(WINNER, {})
+    left = [one for one in search.split.holdout if one not in done]
+    pairs = [
+        (Evaluate(candidate=FIRST, example=one), Evaluate(candidate=WINNER, example=one, arm=search.winner_arm))
+        for one in left
+    ]
+    return tuple(item for pair in pairs for item in pair)
+
+
+def applied(search: Search, strategy: Strategy, answers: Sequence[Answer]) -> Search:
+    """After some or all of a plan was answered."""
+    new = replace(search, step=search.step + 1)
+    problem = next((answer.problem for answer in answers if answer.problem), None)
+    new.problem = problem or search.problem
+    if search.phase is Phase.CHECKS:
+        scored = {answer.key: answer.score for answer in answers if isinstance(answer, Scored)}
+        new.first = search.first | _by_example(scored, _evaluations(search, FIRST, search.split.validation))
+        rescored = {Rescore(example=one).key: one for one in search.split.validation}
+        new.again = search.again | _by_example(scored, rescored)
+    elif search.phase is Phase.SEARCH:
+        assert search.state is not None
+        new.state = strategy.apply(search.state, answers)
+    else:
+        new.holdout = _with_pairs(search, answers)
+    return new
+
+
+def _evaluations(search: Search, candidate: str, examples: Sequence[str]) -> dict[str, str]:
+    arm = search.winner_arm if candidate == WINNER else 0
+    return {Evaluate(candidate=candidate, example=one, arm=arm).key: one for one in examples}
+
+
+def _by_example(scored: Mapping[str, float | None], examples: Mapping[str, str]) -> dict[str, float | None]:
+    return {examples[key]: score for key, score in scored.items() if key in examples}
+
+
+def _with_pairs(search: Search, answers: Sequence[Answer]) -> dict[str, dict[str, float | None]]:
+    scored = {answer.key: answer.score for answer in answers if isinstance(answer, Scored)}
+    found = {which: _by_example(scored, _evaluations(search, which, search.split.holdout)) for which in (FIRST, WINNER)}
+    both = set(found[FIRST]) & set(found[WINNER])
+    return {
+        which: search.holdout.get(which, {}) | {one: score for one, score in found[which].items() if one in both}
+        for which in (FIRST, WINNER)
+    }
+
+
+def checked(search: Search, strategy: Strategy, terms: SearchTerms) -> Search:
+    """After the checks: the strategy's start, or the end where nothing is to be gained."""
+    noise = judge_noise(search)
+    baseline = search.baseline
+    if baseline is None and search.first:
+        return ended(search, FinishReason.ERROR)
+    if baseline is not None and baseline >= CEILING and not terms.force:
+        return ended(search, FinishReason.NO_HEADROOM)
+    setup = replace(search.setup, judge_noise=noise)
+    return replace(search, setup=setup, phase=Phase.SEARCH, state=strategy.start(setup))
+
+
+def judge_noise(search: Search) -> float:
+    """The standard deviation of one score when the same answer is judged again."""
+    pairs = ((search.first.get(one), score) for one, score in search.again.items())
+    gaps = [before - after for before, after in pairs if before is not None and after is not None]
+    return math.sqrt(fmean([gap * gap for gap in gaps])) / _ROOT_TWO if gaps else 0.0
+
+
+def searched(search: Search, strategy: Strategy, reason: FinishReason) -> Search:
+    """After the strategy has ended, or its budget: with the winner to be proven, or without one."""
+    assert search.state is not None
+    best = strategy.best(search.state)
+    text = search.state.candidates[best.candidate].text
+    if reason is FinishReason.ERROR:
+        return ended(search, reason)
+    if text == search.setup.prompt and best.arm == 0:
+        return ended(replace(search, winner=None), reason)
+    found = replace(search, winner=text, winner_arm=best.arm, finish=str(reason))
+    return replace(found, phase=Phase.HOLDOUT if search.split.holdout else Phase.ENDED)
+
+
+def ended(search: Search, reason: FinishReason) -> Search:
+    return replace(search, phase=Phase.ENDED, finish=str(reason))
+
+
+def verdict_without_test(search: Search) -> Verdict | None:
+    """The verdict where there is no winner to be proven; None where the holdout has to decide."""
+    if search.finish == FinishReason.NO_HEADROOM:
+        return Verdict.NO_HEADROOM
+    return Verdict.NO_IMPROVEMENT if search.winner is None else None
+
+
+def best_mean(search: Search) -> float | None:
+    """The best candidate's mean on the validation examples so far."""
+    if search.state is None:
+        return search.baseline
+    return max((score for _, score in pool.standing(search.state)), default=search.baseline)
+
+
+def improved(search: Search) -> bool:
+    """Whether a candidate does better than the first prompt on the validation examples so far."""
+    best, baseline = best_mean(search), search.baseline
+    return best is not None and baseline is not None and best > baseline
+
+
+def to_document(search: Search) -> dict[str, Any]:
+    """JSON; see state_codec for the strategy's part, which has the setup too."""
+    return {
+        "strategyName": search.strategy_name,
+        "pinned": search.pinned,
+        "split": {
+            "feedback": list(search.split.feedback),
+            "validation": list(search.split.validation),
+            "holdout": list(search.split.holdout),
+            "validated": search.split.validated,
+        },
+        "setup": None if search.state is not None else state_codec.to_document(_bare(search))["setup"],
+        "phase": str(search.phase),
+        "step": search.step,
+        "state": None if search.state is None else state_codec.to_document(search.state),
+        "seen": seen_to_document(search.seen),
+        "first": search.first,
+        "again": search.again,
+        "holdout": search.holdout,
+        "points": search.points,
+        "finish": search.finish,
+        "winner": search.winner,
+        "winnerArm": search.winner_arm,
+        "problem": search.problem,
+    }
+
+
+def from_document(document: Mapping[str, Any]) -> Search:
+    parts = document["split"]
+    split = Split(
+        feedback=tuple(parts["feedback"]),
+        validation=tuple(parts["validation"]),
+        holdout=tuple(parts["holdout"]),
+        validated=parts["validated"],
+    )
+    state = None if document["state"] is None else state_codec.from_document(document["state"])
+    return Search(
+        split=split,
+        setup=state.setup if state is not None else _setup(document["setup"]),
+        strategy_name=document["strategyName"],
+        pinned=document["pinned"],
+        phase=Phase(document["phase"]),
+        step=document["step"],
+        state=state,
+        seen=seen_from_document(document["seen"]),
+        first=dict(document["first"]),
+        again=dict(document["again"]),
+        holdout={which: dict(scores) for which, scores in document["holdout"].items()},
+        points=list(document["points"]),
+        finish=document["finish"],
+        winner=document["winner"],
+        winner_arm=document["winnerArm"],
+        problem=document["problem"],
+    )
+
+
+def _setup(document: Mapping[str, Any]) -> Setup:
+    bare = {"strategy": "", "phase": "", "candidates": [], "scores": {}, "step": 0, "counters": {}, "scratch": {}}
+    return state_codec.from_document({**bare, "setup": document, "finish": None}).setup
+
+
+def _bare(search: Search) -> State:
+    return State(strategy=search.strategy_name, setup=search.setup, phase="")

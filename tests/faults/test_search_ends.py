@@ -1,0 +1,209 @@
+"""How searches end, and what they leave: budgets, pauses, judges that fail, prompts that change, verdicts."""
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from engine.errors import InvalidField
+from engine.jobs.job import Job
+from engine.jobs.queue import JobQuery
+from engine.jobs.states import JobState
+from engine.records.runs import Run, RunStatus, Withdrawal, discarded, paused, resumed
+from engine.records.searches import Promotion, RunBudget, Verdict
+from engine.records.store import Storage, Where
+from engine.records.values import Money, PromptStatus
+from tests.faults.test_searches import begun, told
+from tests.support.backends import SQLITE
+from tests.support.factories import CLIENT
+from tests.support.optimizing import Bench
+from tests.support.toy_world import WORDS, Toy
+from utilities.clock import SystemClock
+
+pytestmark = pytest.mark.parametrize("backend", [SQLITE], indirect=True)
+CLOCK = SystemClock()
+
+
+def ended(storage: Storage, toy: Toy, **terms: Any) -> Run:
+    """A run from its begin to its end."""
+    bench = Bench(storage, storage, toy)
+    return bench.stepped(begun(bench, **terms).id, play=toy.play, most=6000)
+
+
+def progress_of(run: Run) -> Any:
+    assert run.progress is not None
+    return run.progress
+
+
+def changed(storage: Storage, run: Run, change: Any) -> Run:
+    """The run as it is stored now, after a change from outside."""
+    stored = storage.runs.get(run.id)
+    assert stored is not None
+    assert storage.runs.compare_and_set(change(stored))
+    return stored
+
+
+def test_a_better_prompt_is_found_proven_and_kept(storage: Storage) -> None:
+    """The winner beats the first prompt on examples that the search never used, and is a version with its lineage."""
+    run = ended(storage, Toy(), budget=RunBudget(calls=600))
+    progress = progress_of(run)
+    assert (run.status, progress.verdict) == (RunStatus.COMPLETED, Verdict.PROMOTED)
+    winner = storage.prompts.get(progress.winner_id)
+    parent = storage.prompts.get(run.initial_prompt_ids[0])
+    assert winner is not None
+    assert parent is not None
+    assert (winner.name, winner.type, winner.version) == (parent.name, parent.type, 2)
+    assert winner.status is PromptStatus.PUBLISHED
+    assert winner.lineage is not None
+    assert (winner.lineage.parent_id, winner.lineage.run_id) == (parent.id, run.id)
+    assert sum(word in winner.text for word in WORDS) >= 3
+    test = progress.numbers["test"]
+    assert test["p"] < 0.05 < test["low"]
+    used = told(storage, run)["state"]["state"]["scores"].values()
+    assert not {one for scores in used for one in scores} & set(told(storage, run)["state"]["split"]["holdout"])
+
+
+def test_without_promotion_the_winner_is_a_draft(storage: Storage) -> None:
+    """A run that is to ask leaves the proven winner as a draft."""
+    run = ended(storage, Toy(), budget=RunBudget(calls=600), promote=Promotion.ASK)
+    assert progress_of(run).verdict is Verdict.PROVEN
+    winner = storage.prompts.get(progress_of(run).winner_id)
+    assert winner is not None
+    assert winner.status is PromptStatus.DRAFT
+
+
+def test_a_prompt_that_cannot_be_better_is_left_alone(storage: Storage) -> None:
+    """Where the first prompt is right everywhere, the run ends before its search, for the price of the checks."""
+    run = ended(storage, Toy(prompt=f"Answer. {' '.join(WORDS)}"))
+    assert (progress_of(run).verdict, progress_of(run).finish) == (Verdict.NO_HEADROOM, "no_headroom")
+    assert set(run.spent) == {"work"}
+    assert run.totals.calls < 20
+
+
+def test_a_search_that_finds_nothing_says_so(storage: Storage) -> None:
+    """An editor that never helps leaves the prompt as it is."""
+    run = ended(storage, Toy(always_useless=True), budget=RunBudget(calls=200))
+    assert (run.status, progress_of(run).verdict) == (RunStatus.COMPLETED, Verdict.NO_IMPROVEMENT)
+    assert progress_of(run).winner_id is None
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        RunBudget(calls=50),
+        RunBudget(calls=233),
+        RunBudget(tokens=2_000),
+        RunBudget(amount=Money(Decimal("1.50"), "USD")),
+        RunBudget(calls=400, tokens=1_500, amount=Money(Decimal(9), "USD")),
+    ],
+)
+@pytest.mark.parametrize("judged", [False, True])
+def test_no_budget_is_overshot(storage: Storage, budget: RunBudget, judged: bool) -> None:
+    """Calls, tokens and amounts of all roles together stay within what was given, and most of it is used."""
+    run = ended(storage, Toy(judged=judged), budget=budget, target=None)
+    totals = run.totals
+    used = {
+        "calls": (totals.calls, budget.calls),
+        "tokens": (totals.input_tokens + totals.output_tokens, budget.tokens),
+        "amount": (totals.input_cost + totals.output_cost, None if budget.amount is None else budget.amount.amount),
+    }
+    capped = {name: (spent, cap) for name, (spent, cap) in used.items() if cap is not None}
+    assert all(spent <= cap for spent, cap in capped.values()), capped
+    assert run.status is RunStatus.COMPLETED
+
+
+def test_time_is_a_budget_too(storage: Storage) -> None:
+    """A run without time makes no call, and says that its budget is used up."""
+    run = ended(storage, Toy(), budget=RunBudget(seconds=0.0))
+    assert (progress_of(run).finish, run.totals.calls) == ("budget", 0)
+    assert storage.jobs.count(JobQuery(client_id=CLIENT)) == 0
+
+
+def test_a_failed_judgement_is_no_zero(storage: Storage) -> None:
+    """A judge that fails half the time ends the run with the reason, rather than with scores of 0."""
+    run = ended(storage, Toy(judged=True, broken=frozenset({"eval"})), budget=RunBudget(calls=400))
+    assert run.status is RunStatus.FAILED
+    assert "no score" in (run.failure_reason or "")
+    first = told(storage, run)["state"]["first"]
+    assert set(first.values()) == {None, 0.0, 1.0}
+
+
+def in_the_middle(storage: Storage, toy: Toy, **terms: Any) -> tuple[Bench, Run]:
+    """A run whose first jobs wait in the queue."""
+    bench = Bench(storage, storage, toy)
+    run = begun(bench, **terms)
+    bench.errand().step(run)
+    assert storage.jobs.count(JobQuery(client_id=CLIENT, status=JobState.PENDING)) > 0
+    return bench, run
+
+
+@pytest.mark.parametrize("withdrawal", list(Withdrawal))
+def test_a_pause_empties_the_queue_and_loses_nothing(storage: Storage, withdrawal: Withdrawal) -> None:
+    """A paused search has no job in the queue; resumed it comes to the end of one that was never paused."""
+    toy = Toy()
+    wanted = told(storage, ended(storage, toy))
+    bench, run = in_the_middle(storage, toy)
+    changed(storage, run, lambda run: paused(run, withdrawal, CLOCK.now(), by="x"))
+    bench.stepped(run.id, play=toy.play)
+    assert storage.jobs.count(JobQuery(client_id=CLIENT, status=JobState.PENDING)) == 0
+    changed(storage, run, lambda run: resumed(run, CLOCK.now(), by="x"))
+    again = bench.stepped(run.id, play=toy.play, most=4000)
+    assert told(storage, again) == wanted
+
+
+def test_a_deleted_search_leaves_nothing(storage: Storage) -> None:
+    """Neither jobs in the queue nor its stored state."""
+    bench, run = in_the_middle(storage, Toy())
+    changed(storage, run, lambda run: discarded(run, CLOCK.now(), by="x"))
+    stored = storage.runs.get(run.id)
+    assert stored is not None
+    bench.errand().step(stored)
+    assert storage.runs.get(run.id) is None
+    assert storage.run_parts.count(Where(equals={"runId": [run.id]})) == 0
+    assert storage.jobs.count(JobQuery(client_id=CLIENT, status=JobState.PENDING)) == 0
+
+
+def test_a_run_keeps_the_prompt_that_it_started_with(storage: Storage) -> None:
+    """An edit of the prompt while the run goes on changes nothing for it."""
+    toy = Toy()
+    wanted = told(storage, ended(storage, toy))
+    bench, run = in_the_middle(storage, toy)
+    toy.prompt = "Something else."
+    prompt = storage.prompts.get(run.initial_prompt_ids[0])
+    assert prompt is not None
+    assert storage.prompts.compare_and_set(replace(prompt, text="Something else."))
+    assert told(storage, bench.stepped(run.id, play=toy.play, most=4000)) == wanted
+
+
+def test_jobs_that_are_taken_away_have_no_score(storage: Storage) -> None:
+    """A rollout whose job was canceled or deleted by its client is unscored; the run goes on."""
+    from engine.jobs.changes import after_event, deleted
+    from engine.jobs.states import Event
+
+    bench, run = in_the_middle(storage, Toy())
+    jobs = storage.jobs.get_many([job.id for job in _pending(storage)])
+    one, other = [jobs[job_id] for job_id in sorted(jobs)[:2]]
+    gone = [after_event(one, Event.CANCEL, CLOCK.now(), by="x"), deleted(other, CLOCK.now(), by="x")]
+    assert storage.jobs.compare_and_set(gone, CLOCK.now()) == [True, True]
+    done = bench.stepped(run.id, play=Toy().play, most=4000)
+    assert done.status is RunStatus.COMPLETED
+    assert list(told(storage, done)["state"]["first"].values()).count(None) == 2
+
+
+def _pending(storage: Storage) -> list[Job]:
+    from engine.jobs.queue import Page
+
+    return storage.jobs.find(JobQuery(client_id=CLIENT, status=JobState.PENDING), Page())
+
+
+@pytest.mark.parametrize(
+    ("terms", "field"),
+    [({"strategy": "reflect", "parameters": {"nope": 1}}, "strategy.parameters.nope"), ({}, "dataset")],
+)
+def test_what_a_run_cannot_do_is_refused(storage: Storage, terms: dict[str, Any], field: str) -> None:
+    """Parameters that the strategy does not know, and a dataset without items: nothing is stored."""
+    toy = Toy(examples=100 if terms else 0)
+    with pytest.raises(InvalidField, match=field):
+        begun(Bench(storage, storage, toy), **terms)
+    assert storage.runs.count(Where()) == 0
