@@ -14,6 +14,7 @@ from api.middleware.correlation import CorrelationId
 from api.routers import (
     clients,
     complete,
+    datasets,
     health,
     jobs,
     models,
@@ -45,6 +46,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     prompt_flows.router,
     workers.router,
     runs.router,
+    datasets.router,
     streams.router,
     openai_models.router,
     openai_calls.router,

@@ -6,11 +6,12 @@ from typing import TypeVar
 
 from engine.errors import StorageUnavailable
 from engine.records.batches import Batch
+from engine.records.datasets import Dataset
 from engine.records.runs import Run
 from engine.records.store import RecordStore
 from engine.records.values import Client, Model, Prompt, PromptFlow, Worker
 
-R = TypeVar("R", Client, Model, Prompt, PromptFlow, Worker, Run, Batch)
+R = TypeVar("R", Client, Model, Prompt, PromptFlow, Worker, Run, Batch, Dataset)
 
 TRIES = 50
 

@@ -7,6 +7,7 @@ from api.core.authentication import Authenticator
 from api.core.gate import Gate
 from api.services.batches import BatchService
 from api.services.clients import ClientService
+from api.services.data import DataServices, build_data
 from api.services.direct import DirectService
 from api.services.explain import Explainer
 from api.services.files import FileService
@@ -59,6 +60,7 @@ class Services:
     runs: RunService
     files: FileService
     batches: BatchService
+    data: DataServices
 
     def close(self) -> None:
         """Ends what the services opened themselves; storage and pool are their owner's."""
@@ -84,8 +86,7 @@ def build_services(
 ) -> Services:
     """Services for one event loop. Nothing is opened but threads, and those on first use."""
     gate = Gate(storage.jobs)
-    hasher = KeyHasher(pepper)
-    authenticator = Authenticator(storage.clients, hasher, admin_key, gate, clock)
+    authenticator = Authenticator(storage.clients, KeyHasher(pepper), admin_key, gate, clock)
     catalogue = Catalogue(storage.models, storage.prompts, clock)
     intake = JobIntake(queue=storage.jobs, catalogue=catalogue, signals=signals, clock=clock, ids=ids)
     explainer = Explainer(storage, states, clock)
@@ -97,7 +98,7 @@ def build_services(
         authenticator=authenticator,
         clock=clock,
         health=HealthService(storage.ping, registry, gate),
-        clients=_clients(storage, control, hasher, authenticator, clock),
+        clients=_clients(storage, control, KeyHasher(pepper), authenticator, clock),
         models=models,
         model_states=ModelStateService(models, states),
         model_trials=ModelTrialService(models, trials, gate),
@@ -112,6 +113,7 @@ def build_services(
         files=files,
         batches=BatchService(storage.batches, files, storage.jobs, explainer, wake=wake_batches, clock=clock, ids=ids),
         runs=RunService(storage.runs, optimizer, catalogue, clock=clock, ids=ids),
+        data=build_data(storage, clock=clock, ids=ids),
         streams=StreamService(storage.streams, live, catalogue, clock=clock, ids=ids),
         workers=WorkerService(storage.workers, storage.clients, control, Budgets(storage), clock=clock, ids=ids),
     )

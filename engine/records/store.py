@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from engine.jobs.queue import JobQueue, Page
 from engine.records.batches import Batch
+from engine.records.datasets import Dataset, DatasetPart
 from engine.records.files import FileContents, StoredFile
 from engine.records.runs import Run
 from engine.records.searches import RunPart
@@ -96,6 +97,8 @@ class Storage(Protocol):
     contents: FileContents
     batches: RecordStore[Batch]
     run_parts: RecordStore[RunPart]
+    datasets: RecordStore[Dataset]
+    dataset_parts: RecordStore[DatasetPart]
 
     def ping(self) -> None:
         """A round trip to the database; raises StorageUnavailable within 5 seconds when it cannot be reached."""

@@ -12,6 +12,7 @@ from engine.errors import Duplicate
 from engine.jobs.job import Lease, Totals
 from engine.jobs.queue import Page
 from engine.pricing import Prices
+from engine.records.datasets import DatasetItem, DatasetPart
 from engine.records.runs import Iteration, ModelRun, RunStatus, Withdrawal
 from engine.records.store import Storage, Where
 from engine.records.values import (
@@ -30,6 +31,7 @@ from tests.support.factories import (
     NOW,
     OTHER_CLIENT,
     make_client,
+    make_dataset,
     make_flow,
     make_model,
     make_prompt,
@@ -112,11 +114,22 @@ FULL = [
         discarded=True,
         lease=Lease("replica", NOW),
     ),
+    make_dataset(version=3, count=300, size=7, starts=(0, 200)),
+    DatasetPart(
+        id="d-0",
+        dataset_id="d",
+        items=(
+            DatasetItem(id="a", input={"$x.y": [None, 1.5]}, expected="e", tags=("t",), weight=2.0),
+            DatasetItem(id="b", input="\0"),
+        ),
+        metadata=metadata(),
+    ),
 ]
 
 
 def store_of(storage: Storage, record: Any) -> Any:
     names = {"Client": "clients", "Model": "models", "Prompt": "prompts", "PromptFlow": "prompt_flows", "Run": "runs"}
+    names |= {"Dataset": "datasets", "DatasetPart": "dataset_parts"}
     return getattr(storage, names.get(type(record).__name__, "workers"))
 
 
@@ -191,6 +204,7 @@ TAKEN = [
     ("prompts", make_prompt(client_id=None), make_prompt(client_id=None)),
     ("prompts", make_prompt(version="1"), make_prompt(version="1")),
     ("workers", make_worker(name="same"), make_worker(name="same")),
+    ("datasets", make_dataset(), make_dataset()),
 ]
 FREE = [
     ("prompts", make_prompt(), make_prompt(version="1")),
@@ -200,6 +214,8 @@ FREE = [
     ("prompts", make_prompt(), make_prompt(type="USER")),
     ("prompts", make_prompt(), make_prompt(name="other")),
     ("workers", make_worker(name="same"), make_worker(name="same", client_id=OTHER_CLIENT)),
+    ("datasets", make_dataset(), make_dataset(version=2)),
+    ("datasets", make_dataset(), make_dataset(client_id=OTHER_CLIENT)),
     ("models", make_model(), make_model()),
     ("prompt_flows", make_flow(), make_flow()),
     ("clients", make_client(), make_client()),

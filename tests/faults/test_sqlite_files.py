@@ -121,7 +121,7 @@ def test_a_file_of_before_the_sums_of_calls(file: Path) -> None:
     expected = storage.usage.rows(query)
     storage.close()
     plain = sqlite3.connect(file)
-    later = ("usage", "streams", "runs", "files", "batches", "file_chunks", "run_parts")
+    later = ("usage", "streams", "runs", "files", "batches", "file_chunks", "run_parts", "datasets", "dataset_parts")
     plain.executescript("".join(f"DROP TABLE {name}; " for name in later) + "PRAGMA user_version = 2")
     plain.close()
     storage = open_sqlite(file)

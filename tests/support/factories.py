@@ -9,6 +9,7 @@ from engine.jobs.outcome import Completed, DeadLettered, Outcome, Released, Retr
 from engine.llm import Complaint
 from engine.metadata import Metadata
 from engine.pricing import Prices
+from engine.records.datasets import Dataset
 from engine.records.runs import Run
 from engine.records.streams import Stream
 from engine.records.values import (
@@ -97,6 +98,21 @@ def make_run(**fields: Any) -> Run:
         "metadata": metadata(),
     }
     return Run(**{**values, **fields})
+
+
+def make_dataset(**fields: Any) -> Dataset:
+    """The first version of a dataset of CLIENT, whose one item is not stored."""
+    values: dict[str, Any] = {
+        "id": IDS.new(),
+        "client_id": CLIENT,
+        "name": "examples",
+        "version": 1,
+        "count": 1,
+        "size": 10,
+        "starts": (0,),
+        "metadata": metadata(),
+    }
+    return Dataset(**{**values, **fields})
 
 
 def make_client(**fields: Any) -> Client:

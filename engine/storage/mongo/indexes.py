@@ -14,6 +14,7 @@ from pymongo.database import Database
 
 from engine.storage.batch_codec import BATCHES, FILES
 from engine.storage.codec import Line
+from engine.storage.dataset_codec import DATASET_PARTS, DATASETS
 from engine.storage.mongo.connection import INDEX_SECONDS, Document
 from engine.storage.mongo.faults import guarded
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS, PROMPTS, WORKERS, Kind
@@ -26,7 +27,19 @@ COUNTERS = "counters"
 SHARED = "shared"
 STREAMS = "streams"
 CHUNKS = "fileChunks"
-KINDS: tuple[Kind[Any], ...] = (CLIENTS, MODELS, PROMPTS, PROMPT_FLOWS, WORKERS, RUNS, FILES, BATCHES, RUN_PARTS)
+KINDS: tuple[Kind[Any], ...] = (
+    CLIENTS,
+    MODELS,
+    PROMPTS,
+    PROMPT_FLOWS,
+    WORKERS,
+    RUNS,
+    FILES,
+    BATCHES,
+    RUN_PARTS,
+    DATASETS,
+    DATASET_PARTS,
+)
 
 _READY: Document = {"line": str(Line.READY)}
 _ON_MONGODB: tuple[tuple[tuple[str, ...], Document | None], ...] = (

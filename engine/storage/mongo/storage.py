@@ -7,6 +7,7 @@ from pymongo import MongoClient
 from engine.errors import StorageError
 from engine.jobs.queue import JobQueue
 from engine.records.batches import Batch
+from engine.records.datasets import Dataset, DatasetPart
 from engine.records.files import FileContents, StoredFile
 from engine.records.runs import Run
 from engine.records.searches import RunPart
@@ -15,6 +16,7 @@ from engine.records.streams import StreamStore
 from engine.records.values import Client, Model, PromptFlow
 from engine.shared import SharedDocuments
 from engine.storage.batch_codec import BATCHES, FILES
+from engine.storage.dataset_codec import DATASET_PARTS, DATASETS
 from engine.storage.mongo.clock import server_time
 from engine.storage.mongo.connection import Document, connect, database_of, is_cosmos
 from engine.storage.mongo.contents import MongoFileContents
@@ -48,6 +50,8 @@ class MongoStorage:
     contents: FileContents
     batches: RecordStore[Batch]
     run_parts: RecordStore[RunPart]
+    datasets: RecordStore[Dataset]
+    dataset_parts: RecordStore[DatasetPart]
 
     def __init__(self, client: MongoClient[Document], database: str, *, cosmos: bool) -> None:
         """Makes the indexes that are missing."""
@@ -70,6 +74,8 @@ class MongoStorage:
         self.contents = MongoFileContents(self._database[CHUNKS])
         self.batches = MongoRecords(self._database, BATCHES, ids)
         self.run_parts = MongoRecords(self._database, RUN_PARTS, ids)
+        self.datasets = MongoRecords(self._database, DATASETS, ids)
+        self.dataset_parts = MongoRecords(self._database, DATASET_PARTS, ids)
         self.shared = MongoSharedDocuments(self._database[SHARED])
 
     def ping(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from engine.errors import StorageError, StorageUnavailable
 from engine.jobs.queue import JobQueue
 from engine.records.batches import Batch
+from engine.records.datasets import Dataset, DatasetPart
 from engine.records.files import FileContents, StoredFile
 from engine.records.runs import Run
 from engine.records.searches import RunPart
@@ -15,6 +16,7 @@ from engine.records.streams import StreamStore
 from engine.records.values import Client, Model, PromptFlow
 from engine.shared import SharedDocuments
 from engine.storage.batch_codec import BATCHES, FILES
+from engine.storage.dataset_codec import DATASET_PARTS, DATASETS
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS
 from engine.storage.run_codec import RUNS
 from engine.storage.search_codec import RUN_PARTS
@@ -58,6 +60,8 @@ class SqliteStorage:
         self.contents: FileContents = SqliteFileContents(self._writer, self._readers)
         self.batches: RecordStore[Batch] = SqliteRecordStore(BATCHES, self._writer, self._readers)
         self.run_parts: RecordStore[RunPart] = SqliteRecordStore(RUN_PARTS, self._writer, self._readers)
+        self.datasets: RecordStore[Dataset] = SqliteRecordStore(DATASETS, self._writer, self._readers)
+        self.dataset_parts: RecordStore[DatasetPart] = SqliteRecordStore(DATASET_PARTS, self._writer, self._readers)
 
     def ping(self) -> None:
         self._check_file()
