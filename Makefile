@@ -14,7 +14,7 @@ COVERED := --cov --cov-report=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check bench fake-provider bruno clean
+.PHONY: help demo optimize-demo run test check bench fake-provider bruno clean
 .DELETE_ON_ERROR:
 
 help:  ## show this
@@ -24,6 +24,9 @@ help:  ## show this
 
 demo: $(VENV)/.run  ## watch 300 real jobs go through the queue to a provider (no key needed)
 	@$(BIN)/python -m demo $(ARGS)
+
+optimize-demo: $(VENV)/.run  ## from a CSV to a proven better prompt, on simulated models (no key needed)
+	@$(BIN)/python -m demo.optimize $(ARGS)
 
 run: $(VENV)/.run  ## start the service in development mode and leave it up
 	@$(BIN)/python main_app.py --dev $(ARGS)

@@ -43,6 +43,7 @@ class Optimizer:
         if self._unsubscribe is not None:
             self._unsubscribe()
         self._driver.close()
+        self._searching.close()
 
     def begin(self, run: Run) -> Run:
         if run.search is not None:

@@ -6,27 +6,27 @@ from dataclasses import asdict, replace
 from datetime import datetime
 
 from engine.errors import Duplicate, Refused, StorageUnavailable, UnknownReference
+from engine.evaluation.statistics import Paired, paired
 from engine.llm import JsonObject
 from engine.metadata import Metadata
 from engine.records.runs import OPTIMIZER, Run
 from engine.records.searches import Promotion, SearchProgress, Verdict
 from engine.records.store import PromptStore
 from engine.records.values import Lineage, Prompt, PromptStatus
-from llm_optimizer.paired_test import PairedTest, paired_test
 from llm_optimizer.search import FIRST, WINNER, Search, judge_noise, verdict_without_test
 
 _TRIES = 20
 
 
-def tested(search: Search) -> PairedTest:
+def tested(search: Search) -> Paired:
     """The winner against the first prompt, on the holdout examples on which both have a score."""
     before, after = search.holdout.get(FIRST, {}), search.holdout.get(WINNER, {})
     pairs = ((before.get(one), after.get(one)) for one in search.split.holdout)
     gaps = [theirs - ours for ours, theirs in pairs if ours is not None and theirs is not None]
-    return paired_test(gaps, search.setup.seed)
+    return paired(gaps, search.setup.seed)
 
 
-def numbers_of(search: Search, test: PairedTest | None) -> JsonObject:
+def numbers_of(search: Search, test: Paired | None) -> JsonObject:
     """The figures behind a verdict, by their wire names."""
     numbers: JsonObject = {
         "baseline": search.baseline,
@@ -38,7 +38,13 @@ def numbers_of(search: Search, test: PairedTest | None) -> JsonObject:
             "holdout": len(search.split.holdout),
         },
     }
-    return numbers if test is None else {**numbers, "test": asdict(test)}
+    return numbers if test is None else {**numbers, "test": _test_numbers(test)}
+
+
+def _test_numbers(test: Paired) -> JsonObject:
+    numbers = asdict(test)
+    interval = numbers.pop("interval") or {"low": 0.0, "high": 0.0}
+    return {**numbers, **interval}
 
 
 class Proving:
@@ -54,7 +60,7 @@ class Proving:
         verdict, test = verdict_without_test(search), None
         if verdict is None:
             test = tested(search)
-            verdict = Verdict.PROVEN if test.proven(run.search.min_gain) else Verdict.NOT_PROVEN
+            verdict = Verdict.PROVEN if test.proves(run.search.min_gain) else Verdict.NOT_PROVEN
         if verdict is Verdict.PROVEN and run.search.promote is Promotion.WHEN_PROVEN:
             verdict = Verdict.PROMOTED
         winner_id = None

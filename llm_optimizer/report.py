@@ -11,7 +11,7 @@ from engine.records.runs import Run
 from llm_optimizer.search import FIRST, WINNER, Search
 from llm_optimizer.strategies import pool
 from llm_optimizer.strategies.interface import Candidate, State
-from llm_optimizer.subject import Subject
+from llm_optimizer.subject import Example, Subject
 
 MOST_CANDIDATES = 500
 MOST_ITEMS = 300
@@ -20,7 +20,7 @@ LONGEST_FIELD = 500
 
 
 def report_of(run: Run, search: Search | None = None, subject: Subject | None = None) -> JsonObject:
-    """`search` and `subject` are given for a run with a dataset."""
+    """`search` is given for a run with a dataset, `subject` too unless something that it was about is gone."""
     head: JsonObject = {
         "runId": run.id,
         "status": run.status,
@@ -29,12 +29,12 @@ def report_of(run: Run, search: Search | None = None, subject: Subject | None = 
         "spent": {role: _totals(totals) for role, totals in sorted(run.spent.items())},
         "total": _totals(run.totals),
     }
-    if search is None or subject is None:
+    if search is None:
         return {**head, "kind": "refinement", "models": [_model(run, place) for place in range(len(run.model_runs))]}
     return {**head, "kind": "search", **_searched(run, search, subject)}
 
 
-def _searched(run: Run, search: Search, subject: Subject) -> JsonObject:
+def _searched(run: Run, search: Search, subject: Subject | None) -> JsonObject:
     progress = run.progress
     assert progress is not None
     return {
@@ -51,8 +51,8 @@ def _searched(run: Run, search: Search, subject: Subject) -> JsonObject:
         "first": _cut(search.setup.prompt, LONGEST_TEXT),
         "winner": _cut(search.winner or _leading(search), LONGEST_TEXT),
         "winnerPromptId": progress.winner_id,
-        "winnerModels": _models(search, subject),
-        "items": _items(search, subject),
+        "winnerModels": None if subject is None else _models(search, subject),
+        "items": _items(search, {} if subject is None else subject.examples),
     }
 
 
@@ -91,16 +91,15 @@ def _candidate(state: State, one: Candidate) -> JsonObject:
     }
 
 
-def _items(search: Search, subject: Subject) -> list[JsonObject]:
+def _items(search: Search, examples: Mapping[str, Example]) -> list[JsonObject]:
     """The holdout's examples, those that changed most first."""
     before, after = search.holdout.get(FIRST, {}), search.holdout.get(WINNER, {})
     rows = [(one, before.get(one), after.get(one)) for one in search.split.holdout if one in after]
     rows.sort(key=lambda row: (-abs((row[2] or 0.0) - (row[1] or 0.0)), row[0]))
-    return [_item(subject, *row) for row in rows[:MOST_ITEMS]]
+    return [_item(examples.get(row[0]), *row) for row in rows[:MOST_ITEMS]]
 
 
-def _item(subject: Subject, name: str, before: float | None, after: float | None) -> JsonObject:
-    example = subject.examples.get(name)
+def _item(example: Example | None, name: str, before: float | None, after: float | None) -> JsonObject:
     return {
         "id": name,
         "input": _shown(None if example is None else example.input),

@@ -92,17 +92,23 @@ class Searching:
         at = self._states.write(run.id, search.step, searches.to_document(search))
         return replace(run, progress=SearchProgress(at=at, active_since=run.metadata.created_at))
 
+    def close(self) -> None:
+        self._subjects.close()
+
     def promoted(self, run: Run, *, by: str, force: bool) -> Run:
         """The run with its winner published. Raises Refused, and LeaseLost where it was changed meanwhile."""
         published = self._proving.published(run, self._tools.clock.now(), by=by, force=force)
         return run if published is run else self._tools.write(published)
 
     def report(self, run: Run) -> JsonObject:
-        """Raises NotFound and UnknownReference where what the run was about is gone."""
+        """Without the examples' texts where the dataset or something else that the run was about is gone."""
         if run.progress is None or run.progress.at is None:
             return report_of(run)
         search = searches.from_document(self._states.read(run.id, run.progress.at))
-        return report_of(run, search, self._subjects.load(run, search.pinned))
+        try:
+            return report_of(run, search, self._subjects.load(run, search.pinned))
+        except (NotFound, UnknownReference):
+            return report_of(run, search)
 
     def discard(self, run: Run) -> None:
         """Deletes the stored state of a run that is deleted."""

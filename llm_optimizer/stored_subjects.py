@@ -1,10 +1,29 @@
 """Subjects from storage: prompts, models, a dataset and an evaluator, as they are when a process takes a run up."""
 
-from engine.errors import UnknownReference
+from collections.abc import Iterable, Sequence
+
+from engine.errors import InvalidField, UnknownReference
+from engine.evaluation.measures import Measures
+from engine.evaluation.values import Metric
+from engine.jobs.queue import Page
 from engine.llm import JsonObject
+from engine.records.dataset_items import DatasetItems
+from engine.records.datasets import Dataset, DatasetItem
 from engine.records.runs import Run
-from engine.records.store import Storage
-from llm_optimizer.subject import Subject
+from engine.records.searches import Combination, SearchTerms
+from engine.records.store import Storage, Where
+from engine.records.values import Model
+from llm_optimizer.allowance import Tariff
+from llm_optimizer.metric_scoring import MetricScoring, rubric_of
+from llm_optimizer.strategies.meta_prompts import check_template
+from llm_optimizer.subject import Example, Subject
+from utilities.draws import draws
+
+MOST_EXAMPLES = 5_000
+"""Of one search: of a larger dataset so many are drawn. They are kept in memory, and no budget tries them all."""
+
+LARGEST_TEXTS = 1_000_000
+"""Characters of all prompts of a run, which are kept with its state."""
 
 
 class StoredSubjects:
@@ -12,9 +31,97 @@ class StoredSubjects:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        self._items = DatasetItems(storage.dataset_parts)
+        self._measures = Measures()
 
     def pinned(self, run: Run) -> JsonObject:
-        raise UnknownReference("dataset", run.search.dataset_id if run.search is not None else "")
+        ids = (*run.initial_prompt_ids, run.eval_prompt_id, run.meta_prompt_id)
+        found = self._storage.prompts.get_many(ids)
+        for prompt_id in ids:
+            if prompt_id not in found:
+                raise UnknownReference("prompt", prompt_id)
+        texts = [found[prompt_id].text for prompt_id in ids]
+        if sum(map(len, texts)) > LARGEST_TEXTS:
+            raise InvalidField("initialWorkingPromptIds", f"the prompts have more than {LARGEST_TEXTS} characters")
+        first, *others, rubric, template = texts
+        return {"prompt": first, "others": others, "rubric": rubric, "template": template}
 
-    def load(self, run: Run, pinned: JsonObject) -> Subject:  # noqa: ARG002 - no dataset exists yet
-        raise UnknownReference("dataset", run.search.dataset_id if run.search is not None else "")
+    def load(self, run: Run, pinned: JsonObject) -> Subject:
+        terms = run.search
+        assert terms is not None
+        arms = arms_of(run, terms)
+        scoring = MetricScoring(self._metrics(run, pinned["rubric"]), self._measures)
+        models = self._models({*scoring.models, *(name for arm in arms for name in (arm.working, arm.meta))})
+        return Subject(
+            prompt=pinned["prompt"],
+            others=tuple(pinned["others"]),
+            template=_own_template(pinned["template"]),
+            examples={item.id: _example(item) for item in self._examples(run, terms)},
+            scoring=scoring,
+            arms=arms,
+            tariffs={model.name: Tariff(model.prices, _limit(model)) for model in models},
+            currency=_common_currency(terms, models),
+        )
+
+    def close(self) -> None:
+        self._measures.close()
+
+    def _metrics(self, run: Run, rubric: str) -> Sequence[Metric]:
+        return [rubric_of(rubric, run.eval_model)]
+
+    def _examples(self, run: Run, terms: SearchTerms) -> Iterable[DatasetItem]:
+        dataset = self._storage.datasets.get(terms.dataset_id)
+        if dataset is None or dataset.client_id != run.client_id:
+            raise UnknownReference("dataset", terms.dataset_id)
+        if dataset.count <= MOST_EXAMPLES:
+            return self._items.all(dataset)
+        return self._some(dataset, terms.seed)
+
+    def _some(self, dataset: Dataset, seed: int) -> Iterable[DatasetItem]:
+        """The same ones for the same seed."""
+        wanted = set(draws(seed, "examples", 0).sample(range(dataset.count), MOST_EXAMPLES))
+        for first in range(0, dataset.count, MOST_EXAMPLES):
+            for place, item in enumerate(self._items.slice(dataset, first, MOST_EXAMPLES), first):
+                if place in wanted:
+                    yield item
+
+    def _models(self, names: set[str]) -> list[Model]:
+        """The oldest of each name, as jobs find them."""
+        oldest: dict[str, Model] = {}
+        for model in self._storage.models.find(Where(equals={"name": sorted(names)}), Page(limit=10_000)):
+            oldest.setdefault(model.name, model)
+        for name in sorted(names - set(oldest)):
+            raise UnknownReference("model", name)
+        return list(oldest.values())
+
+
+def arms_of(run: Run, terms: SearchTerms) -> tuple[Combination, ...]:
+    """The combinations asked for, else each working model with the meta model."""
+    return terms.combinations or tuple(Combination(name, run.meta_model) for name in dict.fromkeys(run.working_models))
+
+
+def _own_template(text: str) -> str | None:
+    """A meta prompt that says where prompt and feedback are to stand is used as it is; any other one is not."""
+    try:
+        check_template("metaPromptId", text)
+    except InvalidField:
+        return None
+    return text
+
+
+def _example(item: DatasetItem) -> Example:
+    return Example(id=item.id, input=item.input, expected=item.expected, tags=item.tags)
+
+
+def _limit(model: Model) -> int | None:
+    return model.max_completion_token if model.max_completion_token is not None else model.max_token
+
+
+def _common_currency(terms: SearchTerms, models: Sequence[Model]) -> str | None:
+    """Raises InvalidField for an amount that the models' prices cannot be held to."""
+    currencies = {model.prices.currency for model in models if model.prices.input or model.prices.output}
+    amount = terms.budget.amount
+    if amount is not None and currencies - {amount.currency}:
+        told = ", ".join(sorted(currencies))
+        raise InvalidField("budget.amount", f"is in {amount.currency}, and the models are priced in {told}")
+    return next(iter(currencies)) if len(currencies) == 1 else None

@@ -28,6 +28,8 @@ _REASONS = {
     "cancelled": "it was cancelled",
     "error": "too many answers had no score",
 }
+_NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?( [A-Z]{3})?")
+_NUMERIC = ' class="n"'
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c2430;max-width:60rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #dde2e8}
@@ -36,7 +38,7 @@ th{color:#5b6674;font-weight:600}tr{border-bottom:1px solid #eef1f4}td.n{text-al
 pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f6f8fa;padding:.8rem;border-radius:.4rem}
 ins{background:#d3f2d9;text-decoration:none}del{background:#fbd5d5}
 .verdict{font-size:1.1rem;padding:.6rem .9rem;background:#eef4fb;border-left:4px solid #1f5fa8}
-.win{color:#2b8a3e}.loss{color:#c92a2a}.muted{color:#5b6674}svg{max-width:100%;height:auto}
+span{white-space:nowrap}.win{color:#2b8a3e}.loss{color:#c92a2a}.muted{color:#5b6674}svg{max-width:100%;height:auto}
 td{overflow-wrap:anywhere}
 """
 
@@ -53,7 +55,7 @@ def report_page(report: Mapping[str, Any]) -> str:
 
 
 def _status(report: Mapping[str, Any]) -> Iterable[str]:
-    yield f'<p class="muted">{_text(report["status"])}, begun {_text(report["createdAt"])}</p>'
+    yield f'<p class="muted">{_text(report["status"])}, begun {_text(report["createdAt"])[:16]} UTC</p>'
     if report["failureReason"]:
         yield f'<p class="verdict">It failed: {_text(report["failureReason"])}</p>'
 
@@ -80,8 +82,12 @@ def _facts(report: Mapping[str, Any]) -> list[Sequence[Any]]:
         ("Score of the first prompt (validation)", _score(report["baseline"])),
         ("Best score (validation)", _score(report["best"])),
         ("Prompts tried", len(report["candidates"])),
-        ("Models", f"{report['winnerModels']['workingModel']}, edited by {report['winnerModels']['metaModel']}"),
+        ("Models", _models(report["winnerModels"])),
     ]
+
+
+def _models(found: Mapping[str, Any] | None) -> str:
+    return "" if found is None else f"{found['workingModel']}, edited by {found['metaModel']}"
 
 
 def _test(test: Mapping[str, Any] | None) -> Iterable[str]:
@@ -169,7 +175,8 @@ def _row(row: Sequence[Any], raw_last: bool) -> str:
     cells = [_text("" if cell is None else cell) for cell in row]
     if raw_last:
         cells[-1] = str(row[-1])
-    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    marked = (f"<td{_NUMERIC if _NUMBER.fullmatch(cell) else ''}>{cell}</td>" for cell in cells)
+    return f"<tr>{''.join(marked)}</tr>"
 
 
 def difference(before: str, after: str) -> str:

@@ -21,7 +21,7 @@ def score_over_spend(points: Sequence[Mapping[str, Any]], baseline: float | None
     axes.set_xlabel("calls, all roles")
     axes.set_ylabel("mean score")
     axes.set_ylim(-0.02, 1.05)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="center right", frameon=False)
     return _svg(figure, "spend")
 
 

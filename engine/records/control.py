@@ -200,7 +200,7 @@ class RunControl(Protocol):
         ...
 
     def report(self, run: Run) -> JsonObject:
-        """What the run has found, as plain JSON under wire names. Raises NotFound where its dataset is gone."""
+        """What the run has found, as plain JSON under wire names."""
         ...
 
     def wake(self, run_id: str) -> None:

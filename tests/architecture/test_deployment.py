@@ -25,7 +25,7 @@ CONTRACT_SETTINGS = {
     *("DB_NAME", "DOCS_USER", "POLL_INTERVAL", "MAX_ITEMS_PER_BATCH", "NUM_LLM_WORKERS", "HOST", "PORT"),
 }
 NOBODYS_PROXY = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
-TARGETS = {"help", "demo", "run", "test", "check", "bench", "fake-provider"}
+TARGETS = {"help", "demo", "optimize-demo", "run", "test", "check", "bench", "fake-provider"}
 
 
 def instructions() -> list[tuple[str, str]]:

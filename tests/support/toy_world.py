@@ -102,6 +102,9 @@ class Toy:
             currency="USD",
         )
 
+    def close(self) -> None:
+        """Holds nothing."""
+
     def play(self, job: Job) -> Outcome:
         """What becomes of a job of a run."""
         role = str((job.client_reference or {}).get("role"))
@@ -115,7 +118,8 @@ class Toy:
         if role == "meta":
             return self._edited(told)
         if role == "eval":
-            return orjson.dumps({"score": float(job.request_data["output"] == "right")}).decode()
+            mark = _mark(float(job.request_data["output"] == "right"), job.request_data["input"]["needs"])
+            return orjson.dumps({"score": mark.score, "feedback": mark.feedback}).decode()
         return "right" if job.request_data["needs"] in told else "wrong"
 
     def _edited(self, told: str) -> str:
