@@ -177,7 +177,9 @@ def install(settings: Settings) -> Installation:
     ticks = (lanes.tick, wallets.tick, streaming.tick, batches.tick)
     pool = _pool(settings, base, terms, lanes=lanes, wallets=wallets, ticks=ticks)
     trials = _trials(base)
-    optimizer = build_optimizer(storage, signals=base.signals, clock=clock, ids=base.ids, replica=terms.incarnation)
+    optimizer = build_optimizer(
+        storage, signals=base.signals, clock=clock, ids=base.ids, replica=terms.incarnation, lease=terms.lease
+    )
     services = build_services(
         storage=storage,
         registry=base.registry,

@@ -139,10 +139,10 @@ def simulated_provider() -> Iterator[str]:
     finally:
         process.terminate()
         try:
-            process.wait(STOP_SECONDS)
+            process.communicate(timeout=STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 def main(argv: Sequence[str]) -> int:

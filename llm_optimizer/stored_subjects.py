@@ -67,6 +67,9 @@ class StoredSubjects:
         self._measures.close()
 
     def _metrics(self, run: Run, rubric: str) -> Sequence[Metric]:
+        assert run.search is not None
+        if run.search.evaluator_id is not None:
+            raise UnknownReference("evaluator", run.search.evaluator_id)
         return [rubric_of(rubric, run.eval_model)]
 
     def _examples(self, run: Run, terms: SearchTerms) -> Iterable[DatasetItem]:
