@@ -37,7 +37,7 @@ def direct(stage: Stage) -> Iterator[Row]:
 
 
 def _added(stage: Stage, account: Account, backend: str, kind: str, callers: int) -> Row:
-    calls = stage.size(600 if callers == 1 else 1500, 2 * callers)
+    calls = stage.size(300 if callers == 1 else 800, 2 * callers)
     ours, bare = _rounds(stage, account, kind, calls, callers)
     return added(f"{KINDS[kind]} at {callers} callers, {LABEL[backend]}", ours, bare, alone=callers == 1)
 
@@ -58,7 +58,7 @@ def added(name: str, ours: Sequence[Found], bare: Sequence[Found], *, alone: boo
 
 
 def _rate(stage: Stage, account: Account, backend: str, kind: str) -> Row:
-    ours, bare = _rounds(stage, account, kind, stage.size(3000, 128), CALLERS[-1], "--plain")
+    ours, bare = _rounds(stage, account, kind, stage.size(1500, 128), CALLERS[-1], "--plain")
     return Row(
         name=f"answers a second, {KINDS[kind]} at {CALLERS[-1]} callers, {LABEL[backend]}",
         measured=median(found["rate"] for found in ours),
