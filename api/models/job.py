@@ -160,6 +160,11 @@ class JobCreateRequest(Body):
         return None
 
     @property
+    def instructions(self) -> None:
+        """Texts are stored as prompts first."""
+        return None
+
+    @property
     def max_attempts(self) -> int:
         return self.asked_attempts if self.asked_attempts is not None else DEFAULT_MAX_ATTEMPTS
 

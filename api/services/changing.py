@@ -7,11 +7,13 @@ from typing import TypeVar
 from engine.errors import StorageUnavailable
 from engine.records.batches import Batch
 from engine.records.datasets import Dataset
+from engine.records.evaluations import Evaluation
+from engine.records.evaluators import Evaluator
 from engine.records.runs import Run
 from engine.records.store import RecordStore
 from engine.records.values import Client, Model, Prompt, PromptFlow, Worker
 
-R = TypeVar("R", Client, Model, Prompt, PromptFlow, Worker, Run, Batch, Dataset)
+R = TypeVar("R", Client, Model, Prompt, PromptFlow, Worker, Run, Batch, Dataset, Evaluator, Evaluation)
 
 TRIES = 50
 

@@ -7,7 +7,8 @@ from typing import Protocol
 from api.services.changing import changed
 from api.services.job_drafts import Maker
 from api.services.job_edits import Editor
-from engine.errors import Duplicate, InvalidField, NotFound, StorageUnavailable
+from api.services.versions import add_next, conditions, seen
+from engine.errors import InvalidField
 from engine.jobs.job import Job
 from engine.jobs.queue import JobQuery, JobQueue, Page
 from engine.jobs.references import filter_texts
@@ -29,7 +30,6 @@ from utilities.clock import Clock
 from utilities.ids import ObjectIds
 
 PREVIEW = 5
-_TRIES = 50
 _PAGE = 500
 _ANSWERED = (JobState.PROCESSED, JobState.CONSUMED)
 
@@ -76,22 +76,25 @@ class DatasetService:
         parts = parts_of(dataset_id, items, metadata)
         for part in parts:
             self._parts.add(part)
-        return self._added(
-            Dataset(
+        client_id = maker.owner.client_id
+
+        def make(version: int) -> Dataset:
+            return Dataset(
                 id=dataset_id,
-                client_id=maker.owner.client_id,
+                client_id=client_id,
                 name=draft.name,
-                version=1,
+                version=version,
                 count=len(items),
                 size=size,
                 starts=starts_of(parts),
                 metadata=metadata,
             )
-        )
+
+        return add_next(self._datasets, client_id, draft.name, make)
 
     def get(self, editor: Editor, dataset_id: str) -> Dataset:
         """Raises NotFound."""
-        return _seen(self._datasets.get(dataset_id), editor, dataset_id)
+        return seen(self._datasets.get(dataset_id), editor, KIND, dataset_id)
 
     def preview(self, editor: Editor, dataset_id: str) -> tuple[Dataset, list[DatasetItem]]:
         """With its first items. Raises NotFound."""
@@ -109,33 +112,17 @@ class DatasetService:
 
     def list(self, editor: Editor, name: str | None, page: Page) -> tuple[list[Dataset], int]:
         """A page of the datasets in all their versions, and how many there are."""
-        equals: dict[str, Sequence[object]] = {} if editor.admin else {"clientId": [editor.by]}
-        if name is not None:
-            equals["name"] = [name]
-        where = Where(equals=equals)
+        where = Where(equals=conditions(editor, name))
         return self._datasets.find(where, page), self._datasets.count(where)
 
     def delete(self, editor: Editor, dataset_id: str) -> None:
         """Raises NotFound."""
 
         def deleted(found: Dataset | None) -> Dataset:
-            dataset = _seen(found, editor, dataset_id)
+            dataset = seen(found, editor, KIND, dataset_id)
             return replace(dataset, metadata=dataset.metadata.deleted(self._clock.now(), editor.by))
 
         changed(self._datasets, dataset_id, deleted)
-
-    def _added(self, dataset: Dataset) -> Dataset:
-        """Under the first version that nobody else has taken meanwhile."""
-        where = Where(equals={"clientId": [dataset.client_id], "name": [dataset.name]})
-        for _ in range(_TRIES):
-            newest = self._datasets.find(where, Page(limit=1, newest_first=True))
-            numbered = replace(dataset, version=newest[0].version + 1 if newest else 1)
-            try:
-                self._datasets.add(numbered)
-            except Duplicate:
-                continue
-            return numbered
-        raise StorageUnavailable(f"dataset {dataset.name} is being made by many at once")
 
     def _from_jobs(self, selection: JobSelection, maker: Maker) -> Sequence[DatasetItem]:
         statuses = _ANSWERED if selection.status is None else (selection.status,)
@@ -194,10 +181,3 @@ def _checked(items: Sequence[DatasetItem]) -> int:
     if total > LARGEST_DATASET:
         raise InvalidField("items", f"are larger than {LARGEST_DATASET} bytes together")
     return total
-
-
-def _seen(dataset: Dataset | None, editor: Editor, dataset_id: str) -> Dataset:
-    """Raises NotFound alike for what is not there and what is another client's."""
-    if dataset is None or not (editor.admin or dataset.client_id == editor.by):
-        raise NotFound(KIND, dataset_id)
-    return dataset

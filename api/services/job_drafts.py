@@ -50,6 +50,8 @@ class JobDraft(Protocol):
     def not_before(self) -> datetime | None: ...
     @property
     def endpoint(self) -> str | None: ...
+    @property
+    def instructions(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,7 @@ class EndpointDraft:
     response_format: ResponseFormat = "text"
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     not_before: datetime | None = None
+    instructions: None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,7 @@ def _new_job(draft: JobDraft, job_id: str, client_id: str, metadata: Metadata) -
         meta_model=draft.meta_model,
         response_format=draft.response_format,
         endpoint=draft.endpoint,
+        instructions=draft.instructions,
         max_attempts=draft.max_attempts,
         due_at=None if draft.not_before is None else to_milliseconds(draft.not_before),
     )

@@ -1,13 +1,25 @@
 """Reading the items of datasets."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from engine.errors import NotFound
-from engine.records.datasets import KIND, Dataset, DatasetItem, DatasetPart, part_id
+from engine.records.datasets import KIND, DatasetItem, DatasetPart, part_id
 from engine.records.store import RecordStore
 
 _PARTS_AT_ONCE = 20
+
+
+class Located(Protocol):
+    """What says where items are: a dataset, or what remembers one."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def starts(self) -> Sequence[int]: ...
 
 
 class DatasetItems:
@@ -16,7 +28,7 @@ class DatasetItems:
     def __init__(self, parts: RecordStore[DatasetPart]) -> None:
         self._parts = parts
 
-    def slice(self, dataset: Dataset, first: int, count: int) -> list[DatasetItem]:
+    def slice(self, dataset: Located, first: int, count: int) -> list[DatasetItem]:
         """Up to `count` items from place `first` on. Raises NotFound where a part is gone."""
         last = min(first + count, dataset.count)
         if first >= last:
@@ -28,10 +40,10 @@ class DatasetItems:
         skipped = dataset.starts[numbers.start]
         return items[first - skipped : last - skipped]
 
-    def all(self, dataset: Dataset) -> list[DatasetItem]:
+    def all(self, dataset: Located) -> list[DatasetItem]:
         return self.slice(dataset, 0, dataset.count)
 
-    def _read(self, dataset: Dataset, numbers: range) -> Iterator[DatasetItem]:
+    def _read(self, dataset: Located, numbers: range) -> Iterator[DatasetItem]:
         ids = [part_id(dataset.id, number) for number in numbers]
         found = self._parts.get_many(ids)
         for each in ids:

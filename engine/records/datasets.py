@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from engine.llm import JsonObject
 from engine.metadata import Metadata
 
 KIND = "Dataset"
@@ -32,6 +33,11 @@ class DatasetItem:
     expected: Any = None
     tags: tuple[str, ...] = ()
     weight: float = 1.0
+
+    @property
+    def request_data(self) -> JsonObject:
+        """The input as a job is given it."""
+        return self.input if isinstance(self.input, dict) else {"input": self.input}
 
     @property
     def size(self) -> int:

@@ -8,6 +8,8 @@ from typing import Any, Protocol, TypeVar
 from engine.jobs.queue import JobQueue, Page
 from engine.records.batches import Batch
 from engine.records.datasets import Dataset, DatasetPart
+from engine.records.evaluations import Evaluation, EvaluationPart
+from engine.records.evaluators import Evaluator
 from engine.records.files import FileContents, StoredFile
 from engine.records.runs import Run
 from engine.records.searches import RunPart
@@ -99,6 +101,9 @@ class Storage(Protocol):
     run_parts: RecordStore[RunPart]
     datasets: RecordStore[Dataset]
     dataset_parts: RecordStore[DatasetPart]
+    evaluators: RecordStore[Evaluator]
+    evaluations: RecordStore[Evaluation]
+    evaluation_parts: RecordStore[EvaluationPart]
 
     def ping(self) -> None:
         """A round trip to the database; raises StorageUnavailable within 5 seconds when it cannot be reached."""

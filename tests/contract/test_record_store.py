@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from engine.errors import Duplicate
+from engine.evaluation.values import Metric, MetricKind
 from engine.jobs.job import Lease, Totals
 from engine.jobs.queue import Page
 from engine.pricing import Prices
@@ -32,6 +33,7 @@ from tests.support.factories import (
     OTHER_CLIENT,
     make_client,
     make_dataset,
+    make_evaluator,
     make_flow,
     make_model,
     make_prompt,
@@ -114,6 +116,14 @@ FULL = [
         discarded=True,
         lease=Lease("replica", NOW),
     ),
+    make_evaluator(
+        description="d",
+        metrics=(
+            Metric(
+                kind=MetricKind.REGEX, name="$r", weight=0, hard=True, threshold=0.5, parameters={"pattern": "\x00"}
+            ),
+        ),
+    ),
     make_dataset(version=3, count=300, size=7, starts=(0, 200)),
     DatasetPart(
         id="d-0",
@@ -129,7 +139,7 @@ FULL = [
 
 def store_of(storage: Storage, record: Any) -> Any:
     names = {"Client": "clients", "Model": "models", "Prompt": "prompts", "PromptFlow": "prompt_flows", "Run": "runs"}
-    names |= {"Dataset": "datasets", "DatasetPart": "dataset_parts"}
+    names |= {"Dataset": "datasets", "DatasetPart": "dataset_parts", "Evaluator": "evaluators"}
     return getattr(storage, names.get(type(record).__name__, "workers"))
 
 
@@ -205,6 +215,7 @@ TAKEN = [
     ("prompts", make_prompt(version="1"), make_prompt(version="1")),
     ("workers", make_worker(name="same"), make_worker(name="same")),
     ("datasets", make_dataset(), make_dataset()),
+    ("evaluators", make_evaluator(), make_evaluator()),
 ]
 FREE = [
     ("prompts", make_prompt(), make_prompt(version="1")),

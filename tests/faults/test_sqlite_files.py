@@ -122,6 +122,7 @@ def test_a_file_of_before_the_sums_of_calls(file: Path) -> None:
     storage.close()
     plain = sqlite3.connect(file)
     later = ("usage", "streams", "runs", "files", "batches", "file_chunks", "run_parts", "datasets", "dataset_parts")
+    later += ("evaluators", "evaluations", "evaluation_parts")
     plain.executescript("".join(f"DROP TABLE {name}; " for name in later) + "PRAGMA user_version = 2")
     plain.close()
     storage = open_sqlite(file)

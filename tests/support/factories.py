@@ -4,12 +4,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from engine.evaluation.values import Metric, MetricKind
 from engine.jobs.job import Attempt, Call, Failure, Job, Lease
 from engine.jobs.outcome import Completed, DeadLettered, Outcome, Released, Retried, Settlement
 from engine.llm import Complaint
 from engine.metadata import Metadata
 from engine.pricing import Prices
 from engine.records.datasets import Dataset
+from engine.records.evaluators import Evaluator
 from engine.records.runs import Run
 from engine.records.streams import Stream
 from engine.records.values import (
@@ -113,6 +115,19 @@ def make_dataset(**fields: Any) -> Dataset:
         "metadata": metadata(),
     }
     return Dataset(**{**values, **fields})
+
+
+def make_evaluator(**fields: Any) -> Evaluator:
+    """An evaluator of CLIENT: exactly what is expected."""
+    values: dict[str, Any] = {
+        "id": IDS.new(),
+        "client_id": CLIENT,
+        "name": "exactly",
+        "version": 1,
+        "metrics": (Metric(kind=MetricKind.EXACT, name="exact"),),
+        "metadata": metadata(),
+    }
+    return Evaluator(**{**values, **fields})
 
 
 def make_client(**fields: Any) -> Client:

@@ -30,6 +30,7 @@ class Fault(StrEnum):
 PORTS = (
     *("jobs", "clients", "models", "prompts", "prompt_flows", "workers", "shared", "usage", "streams", "runs"),
     *("files", "contents", "batches", "run_parts", "datasets", "dataset_parts"),
+    *("evaluators", "evaluations", "evaluation_parts"),
 )
 
 

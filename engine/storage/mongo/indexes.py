@@ -14,7 +14,8 @@ from pymongo.database import Database
 
 from engine.storage.batch_codec import BATCHES, FILES
 from engine.storage.codec import Line
-from engine.storage.dataset_codec import DATASET_PARTS, DATASETS
+from engine.storage.dataset_codec import DATASET_PARTS, DATASETS, EVALUATORS
+from engine.storage.evaluations_codec import EVALUATION_PARTS, EVALUATIONS
 from engine.storage.mongo.connection import INDEX_SECONDS, Document
 from engine.storage.mongo.faults import guarded
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS, PROMPTS, WORKERS, Kind
@@ -39,6 +40,9 @@ KINDS: tuple[Kind[Any], ...] = (
     RUN_PARTS,
     DATASETS,
     DATASET_PARTS,
+    EVALUATORS,
+    EVALUATIONS,
+    EVALUATION_PARTS,
 )
 
 _READY: Document = {"line": str(Line.READY)}

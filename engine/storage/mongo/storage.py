@@ -8,6 +8,8 @@ from engine.errors import StorageError
 from engine.jobs.queue import JobQueue
 from engine.records.batches import Batch
 from engine.records.datasets import Dataset, DatasetPart
+from engine.records.evaluations import Evaluation, EvaluationPart
+from engine.records.evaluators import Evaluator
 from engine.records.files import FileContents, StoredFile
 from engine.records.runs import Run
 from engine.records.searches import RunPart
@@ -16,7 +18,8 @@ from engine.records.streams import StreamStore
 from engine.records.values import Client, Model, PromptFlow
 from engine.shared import SharedDocuments
 from engine.storage.batch_codec import BATCHES, FILES
-from engine.storage.dataset_codec import DATASET_PARTS, DATASETS
+from engine.storage.dataset_codec import DATASET_PARTS, DATASETS, EVALUATORS
+from engine.storage.evaluations_codec import EVALUATION_PARTS, EVALUATIONS
 from engine.storage.mongo.clock import server_time
 from engine.storage.mongo.connection import Document, connect, database_of, is_cosmos
 from engine.storage.mongo.contents import MongoFileContents
@@ -52,6 +55,9 @@ class MongoStorage:
     run_parts: RecordStore[RunPart]
     datasets: RecordStore[Dataset]
     dataset_parts: RecordStore[DatasetPart]
+    evaluators: RecordStore[Evaluator]
+    evaluations: RecordStore[Evaluation]
+    evaluation_parts: RecordStore[EvaluationPart]
 
     def __init__(self, client: MongoClient[Document], database: str, *, cosmos: bool) -> None:
         """Makes the indexes that are missing."""
@@ -76,6 +82,9 @@ class MongoStorage:
         self.run_parts = MongoRecords(self._database, RUN_PARTS, ids)
         self.datasets = MongoRecords(self._database, DATASETS, ids)
         self.dataset_parts = MongoRecords(self._database, DATASET_PARTS, ids)
+        self.evaluators = MongoRecords(self._database, EVALUATORS, ids)
+        self.evaluations = MongoRecords(self._database, EVALUATIONS, ids)
+        self.evaluation_parts = MongoRecords(self._database, EVALUATION_PARTS, ids)
         self.shared = MongoSharedDocuments(self._database[SHARED])
 
     def ping(self) -> None:

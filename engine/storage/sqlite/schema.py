@@ -11,7 +11,8 @@ from typing import Any
 
 from engine.errors import StorageError
 from engine.storage.batch_codec import BATCHES, FILES
-from engine.storage.dataset_codec import DATASET_PARTS, DATASETS
+from engine.storage.dataset_codec import DATASET_PARTS, DATASETS, EVALUATORS
+from engine.storage.evaluations_codec import EVALUATION_PARTS, EVALUATIONS
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS, PROMPTS, WORKERS, Kind
 from engine.storage.run_codec import RUNS
 from engine.storage.search_codec import RUN_PARTS
@@ -185,6 +186,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     contents.make_table,
     _tables_of(RUN_PARTS),
     _tables_of(DATASETS, DATASET_PARTS),
+    _tables_of(EVALUATORS, EVALUATIONS, EVALUATION_PARTS),
 )
 """Step n brings a file of `user_version` n to n + 1. A step that has been released never changes."""
 

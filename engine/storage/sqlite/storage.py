@@ -8,6 +8,8 @@ from engine.errors import StorageError, StorageUnavailable
 from engine.jobs.queue import JobQueue
 from engine.records.batches import Batch
 from engine.records.datasets import Dataset, DatasetPart
+from engine.records.evaluations import Evaluation, EvaluationPart
+from engine.records.evaluators import Evaluator
 from engine.records.files import FileContents, StoredFile
 from engine.records.runs import Run
 from engine.records.searches import RunPart
@@ -16,7 +18,8 @@ from engine.records.streams import StreamStore
 from engine.records.values import Client, Model, PromptFlow
 from engine.shared import SharedDocuments
 from engine.storage.batch_codec import BATCHES, FILES
-from engine.storage.dataset_codec import DATASET_PARTS, DATASETS
+from engine.storage.dataset_codec import DATASET_PARTS, DATASETS, EVALUATORS
+from engine.storage.evaluations_codec import EVALUATION_PARTS, EVALUATIONS
 from engine.storage.record_codec import CLIENTS, MODELS, PROMPT_FLOWS
 from engine.storage.run_codec import RUNS
 from engine.storage.search_codec import RUN_PARTS
@@ -62,6 +65,11 @@ class SqliteStorage:
         self.run_parts: RecordStore[RunPart] = SqliteRecordStore(RUN_PARTS, self._writer, self._readers)
         self.datasets: RecordStore[Dataset] = SqliteRecordStore(DATASETS, self._writer, self._readers)
         self.dataset_parts: RecordStore[DatasetPart] = SqliteRecordStore(DATASET_PARTS, self._writer, self._readers)
+        self.evaluators: RecordStore[Evaluator] = SqliteRecordStore(EVALUATORS, self._writer, self._readers)
+        self.evaluations: RecordStore[Evaluation] = SqliteRecordStore(EVALUATIONS, self._writer, self._readers)
+        self.evaluation_parts: RecordStore[EvaluationPart] = SqliteRecordStore(
+            EVALUATION_PARTS, self._writer, self._readers
+        )
 
     def ping(self) -> None:
         self._check_file()
