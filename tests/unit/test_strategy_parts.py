@@ -94,6 +94,7 @@ class TestSplit:
         for part, rare in ((parts.holdout, 9), (parts.validation, 3), (parts.feedback, 18)):
             assert abs(sum(tags[one] == ["rare"] for one in part) - rare) <= 1
         assert [validation_size(rollouts) for rollouts in (50, 200, 600, 9000)] == [8, 10, 30, 60]
+        assert validation_size(1800, arms=9) == 16
 
 
 class TestFrontier:
