@@ -30,7 +30,7 @@ def opened(terms: SearchTerms, subject: Subject, pinned: JsonObject) -> Search:
     holdout = _holdout(terms, len(subject.examples))
     rollouts = _rollouts(terms.budget, subject, holdout)
     tags = {name: example.tags for name, example in subject.examples.items()}
-    parts = split(tags, seed=terms.seed, rollouts=rollouts, holdout=holdout)
+    parts = split(tags, seed=terms.seed, rollouts=rollouts, holdout=holdout, arms=len(subject.arms))
     setup = Setup(
         prompt=subject.prompt,
         feedback=parts.feedback,
