@@ -68,9 +68,13 @@ class StoredSubjects:
 
     def _metrics(self, run: Run, rubric: str) -> Sequence[Metric]:
         assert run.search is not None
-        if run.search.evaluator_id is not None:
-            raise UnknownReference("evaluator", run.search.evaluator_id)
-        return [rubric_of(rubric, run.eval_model)]
+        wanted = run.search.evaluator_id
+        if wanted is None:
+            return [rubric_of(rubric, run.eval_model)]
+        evaluator = self._storage.evaluators.get(wanted)
+        if evaluator is None or evaluator.client_id != run.client_id:
+            raise UnknownReference("evaluator", wanted)
+        return evaluator.metrics
 
     def _examples(self, run: Run, terms: SearchTerms) -> Iterable[DatasetItem]:
         dataset = self._storage.datasets.get(terms.dataset_id)

@@ -82,10 +82,24 @@ def test_meta_prompts_with_placeholders_are_used(shop: Shop) -> None:
     assert (work.instructions or "").endswith("\n\nAnd be brief.")
 
 
+def test_an_evaluator_scores_without_a_judge(shop: Shop) -> None:
+    """Its metrics decide alone: no judge is asked, and their feedback is what the meta-model gets."""
+    metric = {"kind": "exact", "parameters": {"value": "right"}}
+    evaluator = shop.call("POST", "/evaluators", {"name": "right", "metrics": [metric]}).json()["evaluatorId"]
+    run = driven(shop, begun(shop, dataset=uploaded(shop), evaluator=evaluator).json()["runId"], Toy())
+    assert (run["status"], set(run["spent"])) == ("COMPLETED", {"work", "meta"})
+    assert run["search"]["baseline"] is not None
+    meta = next(job for job in jobs_of(shop, run) if job["clientReference"]["role"] == "meta")
+    stored = shop.api.storage.jobs.get(meta["jobId"])
+    assert stored is not None
+    assert 'expected "right"' in (stored.instructions or "")
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
         ({"dataset": "0" * 24}, "dataset"),
+        ({"evaluator": "0" * 24}, "evaluator"),
         ({"budget": {"amount": {"amount": 1, "currency": "EUR"}}}, "budget.amount"),
         ({"modelCombinations": [{"workingModel": "none", "metaModel": "none"}]}, "model"),
     ],
