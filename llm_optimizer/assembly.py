@@ -9,6 +9,7 @@ from engine.jobs.signals import JobSignals
 from engine.llm import JsonObject
 from engine.records.runs import Run
 from engine.records.store import Storage
+from llm_optimizer.evaluations import Evaluations, build_evaluations
 from llm_optimizer.proving import Proving
 from llm_optimizer.refinement import job_of
 from llm_optimizer.run_errand import RunErrand
@@ -26,23 +27,33 @@ from utilities.ids import ObjectIds
 class Optimizer:
     """Implements engine.records.control.RunControl, whether or not it was started."""
 
-    def __init__(self, tools: RunTools, searching: Searching, driver: Driver[Run], signals: JobSignals) -> None:
+    def __init__(
+        self,
+        tools: RunTools,
+        searching: Searching,
+        driver: Driver[Run],
+        signals: JobSignals,
+        evaluations: Evaluations,
+    ) -> None:
         self._tools = tools
         self._searching = searching
         self._driver = driver
         self._signals = signals
+        self._evaluations = evaluations
         self._unsubscribe: Callable[[], None] | None = None
 
     def start(self) -> None:
-        """From now on the runs that nobody else drives go on here."""
+        """From now on the runs and evaluations that nobody else drives go on here."""
         self._unsubscribe = self._signals.on_settled(self._on_settled)
         self._driver.start()
+        self._evaluations.start()
 
     def close(self) -> None:
         """Ends when the steps under way have ended."""
         if self._unsubscribe is not None:
             self._unsubscribe()
         self._driver.close()
+        self._evaluations.close()
         self._searching.close()
 
     def begin(self, run: Run) -> Run:
@@ -74,6 +85,9 @@ class Optimizer:
 
     def wake(self, run_id: str) -> None:
         self._driver.wake(run_id)
+
+    def wake_evaluation(self, evaluation_id: str | None) -> None:
+        self._evaluations.wake(evaluation_id)
 
     def _on_settled(self, job_id: str) -> None:
         run_id = self._tools.watch.tell(job_id)
@@ -110,4 +124,5 @@ def build_optimizer(
     )
     searching = build_searching(storage, tools, subjects)
     driver = Driver(RunErrand(tools, searching), name="optimizer", owner=replica, clock=clock, lease=lease, poll=poll)
-    return Optimizer(tools, searching, driver, signals)
+    evaluations = build_evaluations(storage, signals=signals, clock=clock, replica=replica, lease=lease, poll=poll)
+    return Optimizer(tools, searching, driver, signals, evaluations)

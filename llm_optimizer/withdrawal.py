@@ -40,8 +40,13 @@ class OwnJobs:
         """The same for all of a run's jobs. What a process that does not know of it inserts later stays."""
         if run.current_job_id is not None:
             self.withdraw([run.current_job_id], withdrawal, now)
-        for status in sorted(_SOURCES[withdrawal]) if run.search is not None else ():
-            query = JobQuery(client_id=run.client_id, status=status, references=(_reference(run),))
+        if run.search is not None:
+            self.withdraw_of(run.client_id, _reference(run), withdrawal, now)
+
+    def withdraw_of(self, client_id: str, reference: str, withdrawal: Withdrawal, now: datetime) -> None:
+        """The same for all of a client's jobs with that reference."""
+        for status in sorted(_SOURCES[withdrawal]):
+            query = JobQuery(client_id=client_id, status=status, references=(reference,))
             for _ in range(_TRIES):
                 found = self._queue.find(query, Page(limit=_PAGE))
                 self.withdraw([job.id for job in found], withdrawal, now)

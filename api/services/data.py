@@ -6,6 +6,7 @@ from api.core.gate import Gate
 from api.services.datasets import DatasetService
 from api.services.direct import DirectService
 from api.services.dry_runs import DryRuns
+from api.services.evaluations import EvaluationService, Wake
 from api.services.evaluators import EvaluatorService
 from api.services.references import Catalogue
 from engine.evaluation.measures import Measures
@@ -20,6 +21,7 @@ class DataServices:
 
     datasets: DatasetService
     evaluators: EvaluatorService
+    evaluations: EvaluationService
     dry_runs: DryRuns
     measures: Measures
 
@@ -28,13 +30,21 @@ class DataServices:
 
 
 def build_data(
-    storage: Storage, catalogue: Catalogue, direct: DirectService, gate: Gate, *, clock: Clock, ids: ObjectIds
+    storage: Storage,
+    catalogue: Catalogue,
+    direct: DirectService,
+    gate: Gate,
+    *,
+    wake: Wake,
+    clock: Clock,
+    ids: ObjectIds,
 ) -> DataServices:
-    """For one event loop."""
+    """For one event loop. `wake` tells whoever drives evaluations that one is new or has changed."""
     measures = Measures()
     return DataServices(
         datasets=DatasetService(storage, clock=clock, ids=ids),
         evaluators=EvaluatorService(storage.evaluators, catalogue, measures, clock=clock, ids=ids),
+        evaluations=EvaluationService(storage, catalogue, wake, clock=clock, ids=ids),
         dry_runs=DryRuns(direct, measures, gate),
         measures=measures,
     )

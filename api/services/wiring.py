@@ -114,7 +114,7 @@ def build_services(
         files=files,
         batches=BatchService(storage.batches, files, storage.jobs, explainer, wake=wake_batches, clock=clock, ids=ids),
         runs=RunService(storage.runs, optimizer, catalogue, clock=clock, ids=ids),
-        data=build_data(storage, catalogue, direct, gate, clock=clock, ids=ids),
+        data=build_data(storage, catalogue, direct, gate, wake=optimizer.wake_evaluation, clock=clock, ids=ids),
         streams=StreamService(storage.streams, live, catalogue, clock=clock, ids=ids),
         workers=WorkerService(storage.workers, storage.clients, control, Budgets(storage), clock=clock, ids=ids),
     )

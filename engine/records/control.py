@@ -206,3 +206,7 @@ class RunControl(Protocol):
     def wake(self, run_id: str) -> None:
         """The stored run has changed: look at it now. Returns at once."""
         ...
+
+    def wake_evaluation(self, evaluation_id: str | None) -> None:
+        """The same for an evaluation; None: there is a new one."""
+        ...

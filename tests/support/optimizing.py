@@ -107,7 +107,7 @@ class Bench:
             limit=1000,
         )
         jobs = self.truth.jobs.claim(request, now)
-        settlements = [_settlement(job, play(job)) for job in jobs]
+        settlements = [settled(job, play(job)) for job in jobs]
         assert all(self.truth.jobs.settle(settlements, now))
         return [job.id for job in jobs]
 
@@ -151,7 +151,7 @@ class Counted:
         return self.play(job)
 
 
-def _settlement(job: Job, outcome: Outcome) -> Settlement:
+def settled(job: Job, outcome: Outcome) -> Settlement:
     whole = "role" not in (job.client_reference or {})
     calls = tuple(call(step) for step in (("work", "eval", "meta") if whole else ("work",)))
     attempt = Attempt(
