@@ -22,6 +22,11 @@ from tests.benchmarks.optimizer_tasks import COMPARED, HOLDOUT, JUDGE_REQUEST, L
 QUICK_START = 45
 """Examples to train and as many to validate on: what gepa's own quick start has."""
 MINIBATCH = 6
+DSPY_CANDIDATES = {200: 4, 600: 7}
+BOOTSTRAPPING = 10
+"""Rollouts that a set of demonstrations takes, about."""
+REPEATED = 1.5
+"""Trials that are planned for one that has to be paid: the others repeat a combination, which the cache answers."""
 
 
 class Task:
@@ -125,9 +130,9 @@ def dspy_run(task: Task, rollouts: int) -> float:
 
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)
     validated = max(20, min(60, rollouts // 20))
-    candidates = {200: 3, 600: 6}.get(rollouts, 10)
-    bootstrapping = candidates * 15
-    trials = max(2, (rollouts - bootstrapping - validated) // validated)
+    candidates = DSPY_CANDIDATES.get(rollouts, 10)
+    left = rollouts - BOOTSTRAPPING * candidates - validated
+    trials = max(2, round(REPEATED * left / validated))
     lms = {
         role: dspy.LM(f"openai/{task.model(role)}", api_base=task.url, api_key="none", temperature=temperature)
         for role, temperature in (("work", 0.0), ("meta", 1.0))
