@@ -11,7 +11,7 @@ from api.services.references import Catalogue, Wanted
 from api.services.versions import seen
 from engine.errors import InvalidField, MetasyncError, NotFound, UnknownReference
 from engine.evaluation.answers import answer_of
-from engine.evaluation.statistics import Paired, paired
+from engine.evaluation.statistics import LEVEL, Paired, paired
 from engine.jobs.job import Job
 from engine.jobs.queue import Page
 from engine.llm import ResponseFormat
@@ -81,9 +81,9 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """`better` or `worse` where the difference is hardly luck, else `not_proven`."""
-        if self.gain.proves():
+        if self.gain.proves(level=LEVEL / 2):
             return "better"
-        return "worse" if self.loss.proves() else "not_proven"
+        return "worse" if self.loss.proves(level=LEVEL / 2) else "not_proven"
 
 
 class EvaluationService:
@@ -147,7 +147,11 @@ class EvaluationService:
         self._changed(evaluation_id, editor, lambda found: discarded(found, now, by=editor.by), _not_found)
 
     def compare(self, editor: Editor, first: tuple[str, int], second: tuple[str, int]) -> Comparison:
-        """Of cells, each the id of an evaluation and a number. Raises NotFound, and InvalidField for no such cell."""
+        """Of cells, each the id of an evaluation and a number.
+
+        Raises NotFound, and InvalidField for no such cell and for evaluations of different items or by other metrics.
+        """
+        self._check_alike(self.get(editor, first[0]), self.get(editor, second[0]))
         before, after = self._scores(editor, "cell", first), self._scores(editor, "otherCell", second)
         both = [item for item in before if item in after]
         if not both:
@@ -162,6 +166,13 @@ class EvaluationService:
             only_first=len(before) - len(both),
             only_second=len(after) - len(both),
         )
+
+    @staticmethod
+    def _check_alike(one: Evaluation, other: Evaluation) -> None:
+        if one.dataset_id != other.dataset_id:
+            raise InvalidField("other", f"it is over dataset {other.dataset_id}, and this one over {one.dataset_id}")
+        if one.metrics != other.metrics:
+            raise InvalidField("other", "it is scored by other metrics")
 
     def _scores(self, editor: Editor, field: str, cell: tuple[str, int]) -> dict[str, float]:
         evaluation = self.get(editor, cell[0])

@@ -51,9 +51,9 @@ class Paired:
     losses: int
     enough: int | None
 
-    def proves(self, least: float = 0.0) -> bool:
-        """Whether a mean gain of at least `least` was seen and is hardly luck."""
-        return self.count > 0 and self.p < LEVEL and self.mean > 0 and self.mean >= least
+    def proves(self, least: float = 0.0, level: float = LEVEL) -> bool:
+        """Whether a mean gain of at least `least` was seen and is hardly luck: that of `level` at most."""
+        return self.count > 0 and self.p < level and self.mean > 0 and self.mean >= least
 
 
 def interval_of(values: Sequence[float], seed: int | str) -> Interval | None:

@@ -179,3 +179,15 @@ def test_another_clients_evaluation_is_not_there(shop: Shop) -> None:
         ]
         assert statuses == [404, 404, 404, 404, 400]
     assert shop.api.http.get("/evaluations").status_code == 401
+
+
+def test_different_items_are_not_compared(shop: Shop) -> None:
+    """Evaluations of two datasets, or by other metrics, are not paired, whatever their items are called."""
+    first, later = begin(shop), begin(shop)
+    metrics = [{"kind": "contains"}]
+    looser = shop.call("POST", "/evaluators", {"name": "looser", "metrics": metrics}).json()["evaluatorId"]
+    scored_otherwise = begin(shop, dataset=first["dataset"], evaluator=looser)
+    for other in (later, scored_otherwise):
+        answer = compared(shop, first["evaluationId"], other["evaluationId"])
+        assert answer.status_code == 400
+        assert answer.json()["detail"].startswith("other:")
