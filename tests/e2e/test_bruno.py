@@ -30,7 +30,7 @@ NEVER_FAIL = "/health"
 Operation = tuple[str, str]
 
 ONLY_REFUSED = [("GET", "/evaluations/{evaluation_id}/compare/{other_id}"), ("POST", "/runs/{run_id}/promote")]
-"""What can be promoted has to be proven first, which takes a model that answers by its prompt."""
+"""What can be promoted has to be proven first, and what is compared scored, which takes a model that answers."""
 
 
 @dataclass(frozen=True)
