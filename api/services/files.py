@@ -109,7 +109,6 @@ class FileService:
             if earlier is not None:
                 self.give_up(upload)
                 return earlier, True
-        now = self._clock.now()
         seconds = timedelta(seconds=terms.seconds) if terms.seconds is not None else None
         kept = seconds or (_BATCH_KEPT if terms.purpose == BATCH else None)
         file = replace(
@@ -118,7 +117,7 @@ class FileService:
             purpose=terms.purpose,
             size=upload.size,
             status=FileStatus.PROCESSED,
-            expires_at=None if kept is None else now + kept,
+            expires_at=None if kept is None else upload.file.metadata.created_at + kept,
         )
         if not self._files.compare_and_set(file):
             raise StorageUnavailable("the upload took so long that it was given up; send it again")

@@ -44,7 +44,7 @@ def test_two_replicas_keep_to_one_limit(database: Database, limits: Limits) -> N
         made.wait()
         assert meter.refused == []
         assert meter.most() <= LIMIT
-        assert meter.used() > 0.3
+        assert meter.used() > 0.2
         changes = sum(Counter(replica.storage.log)["shared.change"] for replica in made.replicas)
         assert changes < 200 / 3
         check(made)
