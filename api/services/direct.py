@@ -56,9 +56,9 @@ class Answered:
 class DirectService:
     """For one event loop, which it never blocks.
 
-    There is no second way to run a job: it is inserted PENDING, claimed as a worker claims, and worked on by the same
-    loops. Whoever was faster works on it, and the caller waits for that. Put back, it is claimed again when it is due,
-    for as long as the caller waits. When he does so no longer the job goes on: what was called is paid for.
+    There is no second way to run a job: it is stored under a lease as a worker's claim leaves it, and worked on by the
+    same loops. Put back, it is claimed again when it is due, by whoever is faster, for as long as the caller waits.
+    When he does so no longer the job goes on: what was called is paid for.
 
     At most `runs.most` callers wait, and as many jobs run, at a time.
     """
@@ -96,9 +96,14 @@ class DirectService:
             job = await self._now(accepted.jobs[0].id) if accepted.replayed else accepted.jobs[0]
             return await self._answered(job, accepted.replayed)
         with self._place():
-            accepted = await self._intake.untold(draft, maker, key, hop=self._gate, insert=self._gate.insert)
+            asked_at = self._clock.monotonic()
+            accepted = await self._intake.untold(
+                draft, maker, key, hop=self._gate, insert=self._gate.insert, stored_as=self._claimed_if_it_may
+            )
             with self._watch.on(accepted.jobs[0].id) as watched:
                 job = await self._now(accepted.jobs[0].id) if accepted.replayed else accepted.jobs[0]
+                if job.lease is not None and not accepted.replayed:
+                    self._runs.run(job, asked_at)
                 async with _heeding(patience, watched):
                     job = await self._ended(job, watched, give_up, for_money=patience.for_money)
         return await self._answered(job, accepted.replayed)
@@ -179,11 +184,19 @@ class DirectService:
         lease = job.lease
         return lease is not None and lease.owner == self._runs.lease(now).owner and lease.expires_at > now
 
+    def _claimed_if_it_may(self, job: Job) -> Job:
+        """A new job as it is stored: claimed for this process already where it may start, which spares a write."""
+        now = self._clock.now()
+        return self._claimed(job, now) if self._may_start(job, now) and not self._runs.draining else job
+
+    def _claimed(self, job: Job, now: datetime) -> Job:
+        claimed = after_event(job, Event.CLAIM, now, by="worker", lease=self._runs.lease(now))
+        return replace(claimed, due_at=None)
+
     def _started(self, job: Job) -> Job | None:
         """The job claimed and handed over; None where somebody else has changed it. From a thread that may block."""
         asked_at, now = self._clock.monotonic(), self._clock.now()
-        claimed = after_event(job, Event.CLAIM, now, by="worker", lease=self._runs.lease(now))
-        claimed = replace(claimed, due_at=None)
+        claimed = self._claimed(job, now)
         [written] = self._queue.compare_and_set([claimed], now)
         if not written:
             return None

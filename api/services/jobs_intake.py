@@ -51,9 +51,20 @@ class JobIntake:
         return self._told(await self.untold(draft, maker, key, hop=hop, insert=insert))
 
     async def untold(
-        self, draft: JobDraft, maker: Maker, key: RequestKey | None, *, hop: Hop, insert: Insert
+        self,
+        draft: JobDraft,
+        maker: Maker,
+        key: RequestKey | None,
+        *,
+        hop: Hop,
+        insert: Insert,
+        stored_as: Callable[[Job], Job] = lambda job: job,
     ) -> Accepted:
-        """As `one`, but nobody who works here is told yet: for a job that its caller wants to run."""
+        """As `one`, but nobody who works here is told yet: for a job that its caller wants to run.
+
+        `stored_as` says what a new job is stored and answered as. With a key it is stored as it is: its request may be
+        repeated while the first one is under way, and both store the same.
+        """
         if key is not None:
             return await hop(self._keyed, [draft], maker, key, _check_single)
         wanted = wanted_by_draft(draft)
@@ -61,7 +72,7 @@ class JobIntake:
         if known is None:
             known = await hop(self._catalogue.known, [wanted])
         check_draft(draft, known, maker.owner)
-        jobs = new_jobs([draft], [self._ids.new()], maker, self._clock.now())
+        jobs = [stored_as(job) for job in new_jobs([draft], [self._ids.new()], maker, self._clock.now())]
         await insert(jobs)
         return Accepted(jobs)
 

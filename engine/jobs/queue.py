@@ -106,10 +106,11 @@ class JobQueue(Protocol):
     """Jobs, durable and guarded. Ready jobs are PENDING ones that are due and not waiting to be promoted."""
 
     def insert(self, jobs: Sequence[Job]) -> None:
-        """Store new PENDING jobs: all of them or, when this raises, none visibly left behind.
+        """Store new jobs, PENDING or claimed already: all of them or, when this raises, none visibly left behind.
 
         On return they are durable. A job whose id exists already is left as it is, so repeating is safe. A job whose
-        `due_at` lies in the future (after its created_at) waits for `promote`.
+        `due_at` lies in the future (after its created_at) waits for `promote`. One with a lease is held as if `claim`
+        had given it out.
         """
         ...
 

@@ -7,9 +7,9 @@ from decimal import Decimal
 import pytest
 
 from engine.jobs.changes import after_event, after_settlement, deleted, with_attempt
-from engine.jobs.job import Job
+from engine.jobs.job import Job, Lease
 from engine.jobs.outcome import Completed, DeadLettered, Expired, Outcome, Released, Retried
-from engine.jobs.queue import ClaimFilter, ClaimRequest, Hold
+from engine.jobs.queue import ClaimFilter, ClaimRequest, Hold, JobQuery
 from engine.jobs.references import filter_texts
 from engine.jobs.states import Event, JobState
 from engine.records.store import Storage
@@ -57,6 +57,27 @@ def current(storage: Storage, job: Job) -> Job:
 
 def is_ready(storage: Storage, job: Job) -> bool:
     return storage.jobs.ahead_of(replace(job, priority=job.priority + 1), 10) == 1
+
+
+def test_one_that_comes_in_claimed(storage: Storage) -> None:
+    """A job stored with a lease is held like a claimed one: nobody gets it, its holder extends and settles it, an end
+    of its lease gives it back, and to store it again changes nothing."""
+    waiting, *rest = make_jobs(3, client_reference={"env": "prod"})
+    lease = Lease("direct", EXPIRY)
+    settled, lost = (after_event(job, Event.CLAIM, NOW, by="worker", lease=lease) for job in rest)
+    storage.jobs.insert([waiting, settled, lost])
+    assert current(storage, lost) == lost
+    request = ClaimRequest(filter=ClaimFilter(client_id=CLIENT), owner="holder", expires_at=EXPIRY, limit=9)
+    assert [job.id for job in storage.jobs.claim(request, NOW)] == [waiting.id]
+    assert storage.jobs.extend([Hold(settled.id, settled.token)], EXPIRY + SECOND, NOW) == {settled.id}
+    assert {job.id for job in storage.jobs.expired(EXPIRY, 9)} == {waiting.id, lost.id}
+    assert storage.jobs.settle([settlement(settled, Completed(result={"n": 1}))], NOW) == [True]
+    assert storage.jobs.settle([settlement(lost, Expired(), only_expired=True)], EXPIRY) == [True]
+    storage.jobs.insert([settled, lost])
+    assert current(storage, settled).status is JobState.PROCESSED
+    assert is_ready(storage, lost)
+    rows = {(row.status, row.count) for row in storage.jobs.summary(JobQuery())}
+    assert rows == {(JobState.PROCESSED, 1), (JobState.PENDING, 1), (JobState.PROCESSING, 1)}
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=lambda outcome: type(outcome).__name__)
