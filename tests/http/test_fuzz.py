@@ -15,8 +15,8 @@ from tests.support.api import Api, Headers
 from tests.support.backends import SQLITE
 from tests.support.fuzzing import Stock, new_stock, open_stock, send
 
-EXAMPLES = {SQLITE: {"valid": 14, "invalid": 8}}
-FEWER = {"valid": 5, "invalid": 3}
+EXAMPLES = {SQLITE: {"valid": 8, "invalid": 5}}
+FEWER = {"valid": 3, "invalid": 2}
 MODES = {"valid": GenerationMode.POSITIVE, "invalid": GenerationMode.NEGATIVE}
 BOUNDS = ["integer", "number", "boolean", "enum", "pattern", "format", "minLength", "maxLength"]
 FUZZED = {"valid": 54, "invalid": 27}
