@@ -1,16 +1,17 @@
 """What is done for a batch: implements engine.driving.Errand.
 
 Every step is repeated harmlessly after a crash. Jobs have ids that follow from the first one's, so that inserting them
-again does nothing; results are written from the place on that was stored last, over whatever came later.
+again does nothing; whoever takes the writing of results over begins it anew, in files of its own.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from engine.batches.contents import Appending, pieces
-from engine.batches.lines import Line, Lines, Validation, is_answered, line_of, result_line
-from engine.errors import Duplicate, LeaseLost, StorageCorrupt
+from engine.batches.contents import pieces
+from engine.batches.lines import Line, Lines, Validation, line_of
+from engine.batches.results import Results
+from engine.errors import LeaseLost, StorageCorrupt
 from engine.jobs.changes import after_event
 from engine.jobs.job import Job, Lease
 from engine.jobs.queue import JobQuery, JobQueue, Page
@@ -20,7 +21,7 @@ from engine.jobs.states import Event, JobState
 from engine.llm import Usage
 from engine.metadata import Metadata
 from engine.records.batches import OPEN, OPERATION, Batch, BatchProblem, BatchStatus, Progress
-from engine.records.files import BATCH_OUTPUT, FileContents, StoredFile
+from engine.records.files import FileContents, StoredFile
 from engine.records.store import RecordStore, Where
 from engine.records.values import Model
 from utilities.clock import Clock
@@ -66,6 +67,7 @@ class BatchErrand:
 
     def __init__(self, tools: BatchTools) -> None:
         self._tools = tools
+        self._results = Results(tools.files, tools.contents, tools.clock, tools.ids)
 
     def unfinished(self) -> Sequence[Batch]:
         return self._tools.batches.find(
@@ -191,9 +193,22 @@ class BatchErrand:
             for job_id, line in zip(_ids(batch, batch.inserted, len(lines)), lines, strict=True)
         ]
         tools.queue.insert(jobs)
-        tools.write(replace(batch, inserted=batch.inserted + len(lines), progress=progress))
+        try:
+            tools.write(replace(batch, inserted=batch.inserted + len(lines), progress=progress))
+        except LeaseLost:
+            self._take_back(batch.id, [job.id for job in jobs])
+            raise
         tools.signals.ready(jobs)
         return 0.0
+
+    def _take_back(self, batch_id: str, ids: Sequence[str]) -> None:
+        """Cancels jobs that came too late: whoever ended their batch meanwhile may have looked for them before."""
+        tools = self._tools
+        current = tools.batches.get(batch_id)
+        if current is not None and current.status is BatchStatus.IN_PROGRESS:
+            return
+        while not self._stopped(tools.queue.get_many(ids).values()):
+            pass
 
     def _slice(self, batch: Batch) -> tuple[list[Line], Progress]:
         """The next lines, and the progress when they are dealt with. Raises StorageCorrupt where the input is gone."""
@@ -240,8 +255,13 @@ class BatchErrand:
     def _finalize(self, batch: Batch) -> float | None:
         """Writes the results of the next lines, in the input's order."""
         tools, done = self._tools, batch.progress.requests
+        if not self._results.are_ours(batch):
+            tools.write(self._results.begun(batch))
+            return 0.0
         if done >= batch.total:
-            self._end(batch, tools.clock.now())
+            now = tools.clock.now()
+            tools.write(_ended(self._results.published(batch, now), now))
+            self._results.ended(batch)
             return None
         lines, progress = self._slice(batch)
         ids = _ids(batch, done, len(lines))
@@ -250,52 +270,9 @@ class BatchErrand:
             return 0.0
         found = found if not any(job.status in _LIVE for job in found.values()) else tools.queue.get_many(ids)
         jobs = [found.get(job_id) for job_id in ids]
-        progress = self._written(batch, progress, lines, jobs)
+        progress = self._results.written(batch, progress, lines, jobs)
         tools.write(replace(batch, usage=_added(batch.usage, jobs), progress=progress))
         return 0.0
-
-    def _written(self, batch: Batch, progress: Progress, lines: Sequence[Line], jobs: Sequence[Job | None]) -> Progress:
-        """The progress with the results in the two files."""
-        output = Appending(self._tools.contents, output_id(batch), progress.output)
-        errors = Appending(self._tools.contents, error_id(batch), progress.errors)
-        for line, job in zip(lines, jobs, strict=True):
-            target = output if is_answered(job) else errors
-            target.add(result_line(batch.id, line, job, batch.ending))
-        answered = sum(map(is_answered, jobs))
-        return replace(
-            progress,
-            completed=progress.completed + answered,
-            failed=progress.failed + len(lines) - answered,
-            output=output.save(),
-            errors=errors.save(),
-        )
-
-    def _end(self, batch: Batch, now: datetime) -> None:
-        progress = batch.progress
-        output = self._filed(batch, output_id(batch), "output", progress.output, now)
-        errors = self._filed(batch, error_id(batch), "error", progress.errors, now)
-        counted = replace(batch, completed=progress.completed, failed=progress.failed)
-        self._tools.write(_ended(replace(counted, output_file_id=output, error_file_id=errors), now))
-
-    def _filed(self, batch: Batch, file_id: str, what: str, size: int, now: datetime) -> str | None:
-        """The id of the file, made where there is something in it."""
-        if size == 0:
-            return None
-        seconds = batch.output_seconds
-        file = StoredFile(
-            id=file_id,
-            client_id=batch.client_id,
-            filename=f"{batch.id}_{what}.jsonl",
-            purpose=BATCH_OUTPUT,
-            size=size,
-            metadata=Metadata(created_at=now, created_by=_BY),
-            expires_at=None if seconds is None else now + timedelta(seconds=seconds),
-        )
-        try:
-            self._tools.files.add(file)
-        except Duplicate:  # a crash came between this and the batch's end
-            return file_id
-        return file_id
 
 
 def _job_of(batch: Batch, job_id: str, line: Line, now: datetime) -> Job:
@@ -326,14 +303,6 @@ def _ids(batch: Batch, first: int, count: int) -> list[str]:
         return []
     start = int(batch.first_job_id, 16) + first
     return [f"{number:024x}" for number in range(start, start + max(count, 0))]
-
-
-def output_id(batch: Batch) -> str:
-    return f"file-{batch.id.removeprefix('batch_')}01"
-
-
-def error_id(batch: Batch) -> str:
-    return f"file-{batch.id.removeprefix('batch_')}02"
 
 
 def _finalizing(batch: Batch, now: datetime) -> Batch:

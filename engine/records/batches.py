@@ -64,7 +64,9 @@ class Batch:
 
     `pairs` is the metadata that its client gave it. `first_job_id` is the id of the first line's job; those of the
     others follow it. `inserted` lines have become jobs. `ending` is the status in which it will end. `completed` and
-    `failed` count lines. Instants are None until the batch came to them.
+    `failed` count lines. The first two of `result_file_ids` are the output and the errors that are being written, the
+    others were given up; `output_file_id` and `error_file_id` are what came of them. Instants are None until the batch
+    came to them.
     """
 
     id: str
@@ -88,6 +90,7 @@ class Batch:
     usage: Usage = field(default=Usage())
     progress: Progress = field(default=Progress())
     withdrawn: bool = False
+    result_file_ids: tuple[str, ...] = ()
     output_file_id: str | None = None
     error_file_id: str | None = None
     in_progress_at: datetime | None = None

@@ -81,6 +81,7 @@ def _encode_batch(batch: Batch) -> Document:
         "problems": [asdict(problem) for problem in batch.problems],
         "usage": asdict(batch.usage),
         "progress": asdict(batch.progress),
+        "resultFileIds": list(batch.result_file_ids),
         "lease": lease_to_document(batch.lease),
     }
 
@@ -98,6 +99,7 @@ def _decode_batch(document: Mapping[str, Any]) -> Batch:
         problems=tuple(BatchProblem(**problem) for problem in document["problems"]),
         usage=Usage(**document["usage"]),
         progress=Progress(**document["progress"]),
+        result_file_ids=tuple(document.get("resultFileIds", ())),
         lease=lease_from_document(document["lease"]),
         metadata=metadata_from_document(document["_metadata"]),
         revision=document["revision"],

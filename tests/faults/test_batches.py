@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from engine.jobs.states import Event, JobState
 from engine.llm import Usage
 from engine.records.batches import Batch, BatchStatus, cancelling
 from engine.records.store import Storage, Where
+from tests.support.backends import SQLITE
 from tests.support.batching import Bench, done, jsonl, line, new_batch, stored_file, with_model, work
 from tests.support.factories import make_failure
 from tests.support.faulty import Fault, Faulty, Plan
@@ -84,6 +86,58 @@ def test_a_process_dies_at_any_operation(storage: Storage, fault: Fault) -> None
             assert hit > 20, "hardly anything was hit"
             return
     pytest.fail("a batch takes more operations than are hit")
+
+
+@pytest.mark.parametrize("steps", [4, 200])
+def test_a_process_is_frozen_while_it_writes_results(storage: Storage, backend: str, steps: int) -> None:
+    """Before whichever operation it stands still while another process goes on for some steps or to the end: when it
+    writes again, nothing of what the batch's owner gets is touched, and there are no other files of results."""
+    with_model(storage)
+    for hit in range(1, OPERATIONS + 1, 1 if backend == SQLITE else 4):
+        bench, batch = Bench(storage, storage), new_batch(storage, CONTENT)
+        while storage.batches.get(batch.id).status is not BatchStatus.FINALIZING:  # type: ignore[union-attr]
+            bench.step(batch.id)
+            work(storage, one_bad)
+        frozen = Faulty(storage, Plan(Fault.FREEZE, hit, meanwhile=partial(goes_on, bench, batch.id, steps)))
+        ended = Bench(frozen, storage).stepped(batch.id)  # type: ignore[arg-type]
+        check(bench, ended)
+        seen = storage.files.find(Where(equals={"status": ["processed"]}), Page(newest_first=True))
+        ours = {file.id for file in seen if file.filename.startswith(batch.id)}
+        assert ours == {ended.output_file_id, ended.error_file_id}
+        if frozen.count < hit:
+            assert hit > 10, "hardly anything was hit"
+            return
+    pytest.fail("the results take more operations than are hit")
+
+
+def goes_on(bench: Bench, batch_id: str, steps: int) -> None:
+    """Another process makes so many steps, or all that are left."""
+    for _ in range(steps):
+        if not bench.step(batch_id):
+            return
+
+
+def test_a_process_is_frozen_while_it_inserts(storage: Storage) -> None:
+    """Before whichever operation it stands still while its batch is cancelled and ended by another process: jobs that
+    it makes then do not run."""
+    with_model(storage)
+    for hit in range(1, OPERATIONS + 1):
+        bench, batch = Bench(storage, storage), new_batch(storage, CONTENT)
+        bench.step(batch.id)
+
+        def cancelled(batch_id: str = batch.id, bench: Bench = bench) -> None:
+            current = storage.batches.get(batch_id)
+            assert current is not None
+            assert storage.batches.compare_and_set(cancelling(current, CLOCK.now(), by="client"))
+            bench.stepped(batch_id, never)
+
+        frozen = Faulty(storage, Plan(Fault.FREEZE, hit, meanwhile=cancelled))
+        Bench(frozen, storage).step(batch.id)  # type: ignore[arg-type]
+        if frozen.count < hit:
+            assert hit > 4, "hardly anything was hit"
+            return
+        assert {job.status for job in jobs_of(storage)} <= {JobState.CANCELED}
+    pytest.fail("a slice takes more operations than are hit")
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 4])

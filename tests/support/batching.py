@@ -89,6 +89,7 @@ class Bench:
     storage: Storage
     truth: Storage
     slice: int = 2
+    _process: BatchErrand | None = None
 
     def tools(self, **others: Any) -> BatchTools:
         """Those of a process that has just started."""
@@ -109,11 +110,15 @@ class Bench:
         return BatchErrand(self.tools(**others))
 
     def step(self, batch_id: str) -> bool:
-        """One step by a process of its own, which an outage may end; False where there is none left."""
+        """One step by the process that made the last one, which an outage ends; False where there is none left."""
+        self._process = self._process or self.errand()
         try:
-            batch = self.errand().get(batch_id)
-            return batch is not None and self.errand().step(batch) is not None
-        except (StorageUnavailable, LeaseLost):
+            batch = self._process.get(batch_id)
+            return batch is not None and self._process.step(batch) is not None
+        except LeaseLost:
+            return True
+        except StorageUnavailable:
+            self._process = None
             return True
 
     def stepped(self, batch_id: str, play: Play = done, most: int = 200) -> Batch:

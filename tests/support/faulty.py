@@ -18,13 +18,14 @@ class Fault(StrEnum):
 
     `before`: it is not done, and its caller is told that the database is away. `after`: it is done, and its caller is
     told the same. `repeat`: it is done twice. `delay`: it is done only after another operation has overtaken it, or
-    after a bounded wait where there is none.
+    after a bounded wait where there is none. `freeze`: its process stands still before it until `meanwhile` is over.
     """
 
     BEFORE = "before"
     AFTER = "after"
     REPEAT = "repeat"
     DELAY = "delay"
+    FREEZE = "freeze"
 
 
 PORTS = (
@@ -41,6 +42,7 @@ class Plan:
     fault: Fault | None = None
     hit: int = 0
     until: int = 0
+    meanwhile: Callable[[], object] = lambda: None
 
     def __post_init__(self) -> None:
         self.until = max(self.until, self.hit)
@@ -87,6 +89,9 @@ class Faulty:
         if self._plan.fault is Fault.DELAY:
             self._overtaken.clear()
             self._overtaken.wait(_DELAY_AT_MOST)
+            return operation()
+        if self._plan.fault is Fault.FREEZE:
+            self._plan.meanwhile()
             return operation()
         answer = operation()
         if self._plan.fault is Fault.AFTER:
