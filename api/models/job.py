@@ -121,11 +121,15 @@ MaxAttempts = Annotated[int, Field(ge=1, le=20)]
 
 
 class JobCreateRequest(Body):
-    """Implements api.services.job_drafts.JobDraft. Of `prompts` and `workingPrompts` the latter wins."""
+    """Implements api.services.job_drafts.JobDraft. Of `prompts` and `workingPrompts` the latter wins.
+
+    With `promptFlow` in their place the prompts are those that the flow has now.
+    """
 
     operation: Annotated[Text, Field(min_length=1)]
     prompts: Annotated[Prompts, Field(min_length=1)] | None = None
     given_prompts: Annotated[Prompts, Field(min_length=1)] | None = Field(None, alias="workingPrompts")
+    prompt_flow: Reference = None
     model: Annotated[Text, Field(min_length=1)]
     temperature: Temperature
     priority: Priority
@@ -142,8 +146,11 @@ class JobCreateRequest(Body):
 
     @model_validator(mode="after")
     def _has_prompts(self) -> "JobCreateRequest":
-        if self.prompts is None and self.given_prompts is None:
-            raise ValueError("prompts or workingPrompts are needed")
+        given = self.prompts is not None or self.given_prompts is not None
+        if not given and self.prompt_flow is None:
+            raise ValueError("prompts, workingPrompts or promptFlow are needed")
+        if given and self.prompt_flow is not None:
+            raise ValueError("promptFlow: stands in place of prompts and workingPrompts, and both are given")
         return self
 
     @property

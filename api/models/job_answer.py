@@ -24,6 +24,9 @@ class JobResponse(Resource):
     operation: str
     prompts: list[str] | None
     working_prompts: list[str] | None
+    prompt_flow: str | None = Field(
+        description="The flow whose prompts the working prompts were when the job was made."
+    )
     model: str
     temperature: float
     priority: int
@@ -77,6 +80,7 @@ def job_to_wire(job: Job) -> Wire:
         "operation": job.operation,
         "prompts": prompts,
         "workingPrompts": prompts,
+        "promptFlow": job.prompt_flow,
         "model": job.model,
         "temperature": job.temperature,
         "priority": job.priority,

@@ -38,6 +38,7 @@ class CallDraft:
     meta_prompt: None = None
     meta_model: None = None
     endpoint: None = None
+    prompt_flow: None = None
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     not_before: None = None
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from api.services.job_flows import Flows, check_flow
 from api.services.references import Known, User, Wanted
 from engine.errors import InvalidField, Refused
 from engine.jobs.job import DEFAULT_MAX_ATTEMPTS, Job
@@ -52,6 +53,8 @@ class JobDraft(Protocol):
     def endpoint(self) -> str | None: ...
     @property
     def instructions(self) -> str | None: ...
+    @property
+    def prompt_flow(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,7 @@ class EndpointDraft:
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     not_before: datetime | None = None
     instructions: None = None
+    prompt_flow: None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +89,23 @@ class Maker:
     by: str
 
 
-def wanted_by_draft(draft: JobDraft) -> Wanted:
+def prompts_of(draft: JobDraft, flows: Flows) -> tuple[str, ...]:
+    """The working prompts: the draft's own, or those of its flow; none where that is not among `flows`."""
+    flow = flows.get(draft.prompt_flow) if draft.prompt_flow is not None else None
+    return tuple(draft.working_prompts) if flow is None else flow.prompt_ids
+
+
+def wanted_by_draft(draft: JobDraft, flows: Flows) -> Wanted:
     """The prompts and models that `draft` names."""
+    working = prompts_of(draft, flows)
     if (
         draft.eval_prompt is None
         and draft.meta_prompt is None
         and draft.eval_model is None
         and draft.meta_model is None
     ):
-        return Wanted(tuple(draft.working_prompts), (draft.model,))
-    prompts = (*draft.working_prompts, draft.eval_prompt, draft.meta_prompt)
+        return Wanted(working, (draft.model,))
+    prompts = (*working, draft.eval_prompt, draft.meta_prompt)
     models = (draft.model, draft.eval_model, draft.meta_model)
     return Wanted(tuple(name for name in prompts if name), tuple(name for name in models if name))
 
@@ -107,33 +118,34 @@ def check_pairs(job: JobDraft | Job) -> None:
             raise InvalidField(f"{step}Prompt, {step}Model", reason)
 
 
-def check_draft(draft: JobDraft, known: Known, user: User) -> None:
+def check_draft(draft: JobDraft, known: Known, user: User, flows: Flows) -> None:
     """Raises UnknownReference or InvalidField."""
     check_pairs(draft)
-    known.check(wanted_by_draft(draft), user)
+    check_flow(draft.prompt_flow, flows, user)
+    known.check(wanted_by_draft(draft, flows), user)
 
 
-def check_batch(drafts: Sequence[JobDraft], known: Known, user: User) -> None:
+def check_batch(drafts: Sequence[JobDraft], known: Known, user: User, flows: Flows) -> None:
     """Raises Refused with the position, counted from 1, of the first draft that cannot be accepted."""
     for place, draft in enumerate(drafts, 1):
         try:
-            check_draft(draft, known, user)
+            check_draft(draft, known, user, flows)
         except Refused as error:
             raise Refused(f"batch job {place} of {len(drafts)}: {error}") from error
 
 
-def new_jobs(drafts: Sequence[JobDraft], ids: Sequence[str], maker: Maker, now: datetime) -> list[Job]:
+def new_jobs(drafts: Sequence[JobDraft], ids: Sequence[str], maker: Maker, now: datetime, flows: Flows) -> list[Job]:
     """The PENDING jobs that `drafts` ask for."""
     client_id, metadata = maker.owner.client_id, Metadata(created_at=now, created_by=maker.by)
-    return [_new_job(draft, job_id, client_id, metadata) for draft, job_id in zip(drafts, ids, strict=True)]
+    return [_new_job(draft, job_id, client_id, metadata, flows) for draft, job_id in zip(drafts, ids, strict=True)]
 
 
-def _new_job(draft: JobDraft, job_id: str, client_id: str, metadata: Metadata) -> Job:
+def _new_job(draft: JobDraft, job_id: str, client_id: str, metadata: Metadata, flows: Flows) -> Job:
     return Job(
         id=job_id,
         client_id=client_id,
         operation=draft.operation,
-        working_prompts=tuple(draft.working_prompts),
+        working_prompts=prompts_of(draft, flows),
         model=draft.model,
         temperature=draft.temperature,
         priority=draft.priority,
@@ -148,6 +160,7 @@ def _new_job(draft: JobDraft, job_id: str, client_id: str, metadata: Metadata) -
         response_format=draft.response_format,
         endpoint=draft.endpoint,
         instructions=draft.instructions,
+        prompt_flow=draft.prompt_flow,
         max_attempts=draft.max_attempts,
         due_at=None if draft.not_before is None else to_milliseconds(draft.not_before),
     )

@@ -2,15 +2,17 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from api.services.idempotency import IdempotencyKeys, RequestKey
 from api.services.job_drafts import JobDraft, Maker, check_batch, check_draft, new_jobs, wanted_by_draft
+from api.services.job_flows import NONE, Flows, check_flow, flows_of
 from api.services.references import Catalogue, Known, User
 from engine.errors import Refused
 from engine.jobs.job import Job
 from engine.jobs.queue import IdempotencyRecord, JobQueue
 from engine.jobs.signals import JobSignals
+from engine.records.store import RecordStore
+from engine.records.values import PromptFlow
 from utilities.clock import Clock
 from utilities.hop import Hop
 from utilities.ids import ObjectIds, following
@@ -18,7 +20,7 @@ from utilities.ids import ObjectIds, following
 Insert = Callable[[Sequence[Job]], Awaitable[None]]
 """Stores jobs together with those of other requests of the same instant; durable when it returns."""
 
-Check = Callable[[Sequence[JobDraft], Known, User], None]
+Check = Callable[[Sequence[JobDraft], Known, User, Flows], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,17 @@ class JobIntake:
     """
 
     def __init__(
-        self, *, queue: JobQueue, catalogue: Catalogue, signals: JobSignals, clock: Clock, ids: ObjectIds
+        self,
+        queue: JobQueue,
+        flows: RecordStore[PromptFlow],
+        catalogue: Catalogue,
+        *,
+        signals: JobSignals,
+        clock: Clock,
+        ids: ObjectIds,
     ) -> None:
         self._queue = queue
+        self._flows = flows
         self._catalogue = catalogue
         self._signals = signals
         self._clock = clock
@@ -67,12 +77,14 @@ class JobIntake:
         """
         if key is not None:
             return await hop(self._keyed, [draft], maker, key, _check_single)
-        wanted = wanted_by_draft(draft)
+        flows = NONE if draft.prompt_flow is None else await hop(self._named, [draft])
+        wanted = wanted_by_draft(draft, flows)
         known = self._catalogue.remembered(wanted)
         if known is None:
             known = await hop(self._catalogue.known, [wanted])
-        check_draft(draft, known, maker.owner)
-        jobs = [stored_as(job) for job in new_jobs([draft], [self._ids.new()], maker, self._clock.now())]
+        check_draft(draft, known, maker.owner, flows)
+        made = new_jobs([draft], [self._ids.new()], maker, self._clock.now(), flows)
+        jobs = [stored_as(job) for job in made]
         await insert(jobs)
         return Accepted(jobs)
 
@@ -83,44 +95,54 @@ class JobIntake:
         """
         if key is not None:
             return self._told(self._keyed(drafts, maker, key, check_batch))
-        self._check(drafts, maker, check_batch)
-        now = self._clock.now()
-        return self._told(self._stored(drafts, self._ids.block(len(drafts)), maker, now, replayed=False))
+        flows = self._named(drafts)
+        self._check(drafts, maker, check_batch, flows)
+        jobs = new_jobs(drafts, self._ids.block(len(drafts)), maker, self._clock.now(), flows)
+        self._queue.insert(jobs)
+        return self._told(Accepted(jobs))
 
     def _keyed(self, drafts: Sequence[JobDraft], maker: Maker, key: RequestKey, check: Check) -> Accepted:
-        now = self._clock.now()
+        now, flows = self._clock.now(), self._named(drafts)
         client_id = maker.owner.client_id
         try:
-            self._check(drafts, maker, check)
+            self._check(drafts, maker, check, flows)
         except Refused:
             standing = self._keys.standing(client_id, key, now)
             if standing is None:
                 raise
-            return self._again(drafts, maker, standing)
+            return self._again(drafts, maker, standing, flows)
         first = self._ids.block(len(drafts))[0]
         record = self._keys.reserve(client_id, key, first, len(drafts), now)
         if record.first_id != first:
-            return self._again(drafts, maker, record)
-        return self._stored(drafts, following(first, len(drafts)), maker, now, replayed=False)
-
-    def _again(self, drafts: Sequence[JobDraft], maker: Maker, record: IdempotencyRecord) -> Accepted:
-        return self._stored(drafts, following(record.first_id, record.count), maker, record.created_at, replayed=True)
-
-    def _check(self, drafts: Sequence[JobDraft], maker: Maker, check: Check) -> None:
-        known = self._catalogue.known(wanted_by_draft(draft) for draft in drafts)
-        check(drafts, known, maker.owner)
-
-    def _stored(
-        self, drafts: Sequence[JobDraft], ids: Sequence[str], maker: Maker, now: datetime, *, replayed: bool
-    ) -> Accepted:
-        jobs = new_jobs(drafts, ids, maker, now)
+            return self._again(drafts, maker, record, flows)
+        jobs = new_jobs(drafts, following(first, len(drafts)), maker, now, flows)
         self._queue.insert(jobs)
-        return Accepted(jobs, replayed)
+        return Accepted(jobs)
+
+    def _again(self, drafts: Sequence[JobDraft], maker: Maker, record: IdempotencyRecord, flows: Flows) -> Accepted:
+        """A flow may have changed since: jobs of one are shown as they were stored, with the prompts that it had."""
+        ids = following(record.first_id, record.count)
+        flowed = any(draft.prompt_flow is not None for draft in drafts)
+        stored = self._queue.get_many(ids) if flowed else {}
+        if len(stored) < len(ids):
+            for draft in drafts:
+                check_flow(draft.prompt_flow, flows, maker.owner)
+            jobs = new_jobs(drafts, ids, maker, record.created_at, flows)
+            self._queue.insert(jobs)
+            stored = {**{job.id: job for job in jobs}, **stored}
+        return Accepted([stored[job_id] for job_id in ids], replayed=True)
+
+    def _named(self, drafts: Sequence[JobDraft]) -> Flows:
+        return flows_of(self._flows, (draft.prompt_flow for draft in drafts))
+
+    def _check(self, drafts: Sequence[JobDraft], maker: Maker, check: Check, flows: Flows) -> None:
+        known = self._catalogue.known(wanted_by_draft(draft, flows) for draft in drafts)
+        check(drafts, known, maker.owner, flows)
 
     def _told(self, accepted: Accepted) -> Accepted:
         self._signals.ready(accepted.jobs)
         return accepted
 
 
-def _check_single(drafts: Sequence[JobDraft], known: Known, user: User) -> None:
-    check_draft(drafts[0], known, user)
+def _check_single(drafts: Sequence[JobDraft], known: Known, user: User, flows: Flows) -> None:
+    check_draft(drafts[0], known, user, flows)

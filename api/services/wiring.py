@@ -89,7 +89,7 @@ def build_services(
     gate = Gate(storage.jobs)
     authenticator = Authenticator(storage.clients, KeyHasher(pepper), admin_key, gate, clock)
     catalogue = Catalogue(storage.models, storage.prompts, clock)
-    intake = JobIntake(queue=storage.jobs, catalogue=catalogue, signals=signals, clock=clock, ids=ids)
+    intake = JobIntake(storage.jobs, storage.prompt_flows, catalogue, signals=signals, clock=clock, ids=ids)
     explainer = Explainer(storage, states, clock)
     models = ModelService(storage.models, registry, clock=clock, ids=ids, forget=catalogue.forget)
     files = FileService(storage.files, storage.contents, storage.batches, storage.jobs, clock=clock, ids=ids)

@@ -118,6 +118,7 @@ class Job:
     `endpoint` is set where the job is a request to an OpenAI endpoint, such as /v1/chat/completions: `request_data` is
     then its body and `response_data` the body of the answer, and neither prompts nor `temperature` play a part.
     `instructions` is text that follows the working prompts' texts, for prompts that are stored nowhere.
+    `prompt_flow` is the id of the flow whose prompts the working prompts were when the job was made.
     """
 
     id: str
@@ -139,6 +140,7 @@ class Job:
     response_format: ResponseFormat = "json"
     endpoint: str | None = None
     instructions: str | None = None
+    prompt_flow: str | None = None
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     due_at: datetime | None = None
     token: int = 0

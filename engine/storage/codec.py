@@ -242,6 +242,7 @@ def request_to_document(job: Job) -> Document:
         "responseFormat": json_text(job.response_format),
         "endpoint": job.endpoint,
         "instructions": job.instructions,
+        "promptFlow": job.prompt_flow,
         "maxAttempts": job.max_attempts,
         "_metadata": metadata_to_document(job.metadata),
     }
@@ -322,6 +323,7 @@ def _job(document: Mapping[str, Any]) -> Job:
         response_format=json_value(document["responseFormat"]),
         endpoint=document.get("endpoint"),
         instructions=document.get("instructions"),
+        prompt_flow=document.get("promptFlow"),
         max_attempts=document["maxAttempts"],
         due_at=instant(document["dueAt"]),
         token=document["token"],

@@ -82,6 +82,7 @@ def test_a_job_comes_back_as_it_went_in(storage: Storage, value: dict[str, objec
         ledger=(make_attempt(token=0, charged=True, error_type="X", error_message="y"),),
         metadata=metadata(updated_at=LATER, updated_by="admin", archived_at=LATER),
         working_prompts=("a" * 24, "b" * 24),
+        prompt_flow="c" * 24,
     )
     storage.jobs.insert([job])
     assert storage.jobs.get(job.id) == job

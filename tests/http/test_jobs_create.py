@@ -26,7 +26,7 @@ KEYS = {
     *("requestData", "responseData", "processingMetrics", "clientReference", "evalPrompt", "evalModel", "metaPrompt"),
     *("metaModel", "evalResult", "suggestedPromptId", "_metadata", "errorData", "responseFormat", "endpoint"),
     "maxAttempts",
-    *("notBefore", "lease", "leaseToken", "attempts", "steps", "answeredBy", "_id", "createdAt"),
+    *("notBefore", "promptFlow", "lease", "leaseToken", "attempts", "steps", "answeredBy", "_id", "createdAt"),
 }
 
 
