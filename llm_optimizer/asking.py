@@ -6,6 +6,7 @@ that was made before, by whichever step, is the same job, and so costs nothing.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import orjson
 
@@ -23,9 +24,12 @@ from llm_optimizer.strategies.interface import (
     Scored,
     State,
 )
-from llm_optimizer.subject import Example, Subject
+from llm_optimizer.subject import Example, Mark, Scoring, Subject
 
 META_TEMPERATURE = 1.0
+
+MOST_JUDGEMENTS = 5
+_AGAIN = ("", " again", *(f" again {number}" for number in range(2, MOST_JUDGEMENTS)))
 
 Jobs = Mapping[str, Job | None]
 """What is known of jobs by their ids; None: it was deleted."""
@@ -73,6 +77,12 @@ class Asking:
             return self._compared(item, jobs)
         return self._scored(item, jobs)
 
+    def scoring(self, item: Evaluate | Compare | Rescore) -> Scoring:
+        """By whom the answers are scored."""
+        if isinstance(item, Rescore):
+            return self.subject.scoring
+        return self.subject.scoring_of(item.arm, reference=item.reference)
+
     def work(self, candidate: str, example: str, arm: int = 0, sample: int = 0) -> RolloutSpec:
         """The call in which a candidate answers an example."""
         return RolloutSpec(
@@ -104,7 +114,7 @@ class Asking:
         return bool(job.client_reference) and (job.client_reference or {}).get("step") == self.step
 
     def _scored(self, item: Evaluate | Rescore, jobs: Jobs) -> Standing:
-        """Of a rescore only what the judges cost and say differs."""
+        """Of a rescore only what the judges cost and say differs; of several judgements the mean counts."""
         again = isinstance(item, Rescore)
         work = self.work("c0", item.example) if again else self._work_of(item)
         first = _looked_up(self.owner, (work,), jobs)
@@ -122,11 +132,14 @@ class Asking:
                     fresh=self._any_fresh(first),
                 )
             )
-        asks = tuple(self._judge(spec, item.example, again) for spec in self.subject.scoring.asks(example, output))
+        scoring, rounds = self.scoring(item), _rounds(item)
+        each = scoring.asks(example, output)
+        asks = tuple(self._judge(spec, item.example, number) for number in rounds for spec in each)
         judged = _looked_up(self.owner, asks, jobs, before=first)
         if not judged.complete:
             return judged.standing()
-        mark = self.subject.scoring.mark(example, output, judged.responses)
+        said = [judged.responses[place * len(each) : (place + 1) * len(each)] for place in range(len(rounds))]
+        mark = _mean_of([scoring.mark(example, output, responses) for responses in said])
         return judged.standing(
             Scored(
                 key=item.key,
@@ -168,13 +181,12 @@ class Asking:
                 )
             )
         example = self.subject.examples[item.example]
-        asks = self.subject.scoring.compares(example, first, second)
-        judged = _looked_up(
-            self.owner, tuple(self._judge(spec, item.example, False) for spec in asks), jobs, before=both
-        )
+        scoring = self.scoring(item)
+        asks = scoring.compares(example, first, second)
+        judged = _looked_up(self.owner, tuple(self._judge(spec, item.example, 0) for spec in asks), jobs, before=both)
         if not judged.complete:
             return judged.standing()
-        winner, why = self.subject.scoring.winner(judged.responses)
+        winner, why = scoring.winner(judged.responses)
         return judged.standing(
             Compared(
                 key=item.key,
@@ -186,7 +198,8 @@ class Asking:
             )
         )
 
-    def _judge(self, spec: RolloutSpec, example: str, again: bool) -> RolloutSpec:
+    def _judge(self, spec: RolloutSpec, example: str, number: int) -> RolloutSpec:
+        """The judge's call for the `number`-th time about the same answer."""
         return RolloutSpec(
             role=Role.EVAL,
             model=spec.model,
@@ -195,7 +208,7 @@ class Asking:
             request_data=spec.request_data,
             temperature=spec.temperature,
             response_format=spec.response_format,
-            tag=f"{spec.tag} again" if again else spec.tag,
+            tag=spec.tag + _AGAIN[number],
             reference={"step": self.step, "example": example},
         )
 
@@ -246,6 +259,20 @@ def _looked_up(owner: Owner, specs: Sequence[RolloutSpec], jobs: Jobs, before: _
     if before is None:
         return _Found(ids, wanted, found, complete)
     return _Found((*before.ids, *ids), wanted, found, complete, before.jobs)
+
+
+def _rounds(item: Evaluate | Rescore) -> range:
+    """Which judgements of the answer it is about."""
+    return range(1, 2) if isinstance(item, Rescore) else range(item.judgements)
+
+
+def _mean_of(marks: Sequence[Mark]) -> Mark:
+    """Of the judgements that gave a score; the words are the first one's."""
+    scores = [mark.score for mark in marks if mark.score is not None]
+    if len(marks) == 1 or not scores:
+        return marks[0]
+    told = next(mark for mark in marks if mark.score is not None)
+    return Mark(score=fmean(scores), feedback=told.feedback)
 
 
 def output_of(response: JsonObject | None) -> str | None:

@@ -32,6 +32,10 @@ class MetricScoring:
     def pairwise(self) -> bool:
         return all(metric.kind is MetricKind.PAIRWISE_JUDGE for metric in self._metrics)
 
+    @property
+    def can_compare(self) -> bool:
+        return any(metric.kind is MetricKind.PAIRWISE_JUDGE for metric in self._judges)
+
     def asks(self, example: Example, output: str) -> tuple[RolloutSpec, ...]:
         sample = _sample(example, output)
         return tuple(_spec(call) for metric in self._judges for call in judge_calls(metric, sample))

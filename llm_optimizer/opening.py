@@ -1,10 +1,12 @@
 """How a search begins: its budget in rollouts, its examples split, and what the strategy is told. Pure."""
 
+import math
 from dataclasses import replace
 
 from engine.errors import InvalidField
 from engine.llm import JsonObject
 from engine.records.searches import RunBudget, SearchTerms
+from llm_optimizer.headroom import Probe, probe_of
 from llm_optimizer.search import Search
 from llm_optimizer.strategies.interface import Setup
 from llm_optimizer.strategies.splitting import HOLDOUT_SHARE, SMALLEST_HOLDOUT, TOO_FEW, split
@@ -27,10 +29,12 @@ def opened(terms: SearchTerms, subject: Subject, pinned: JsonObject) -> Search:
     """The search before anything was asked. Raises InvalidField where it cannot be made of these examples."""
     if not subject.examples:
         raise InvalidField("dataset", "has no items")
+    _check(terms, subject)
     holdout = _holdout(terms, len(subject.examples))
     rollouts = _rollouts(terms.budget, subject, holdout)
     tags = {name: example.tags for name, example in subject.examples.items()}
     parts = split(tags, seed=terms.seed, rollouts=rollouts, holdout=holdout, arms=len(subject.arms))
+    weights = weights_of(subject)
     setup = Setup(
         prompt=subject.prompt,
         feedback=parts.feedback,
@@ -41,9 +45,43 @@ def opened(terms: SearchTerms, subject: Subject, pinned: JsonObject) -> Search:
         target=terms.target,
         pairwise_only=subject.scoring.pairwise,
         arms=len(subject.arms),
+        own_judges=any(arm.judge is not None for arm in subject.arms),
+        weights={one: weights[one] for one in (*parts.feedback, *parts.validation) if weights},
         parameters=dict(terms.parameters),
     )
-    return Search(split=parts, setup=setup, strategy_name=terms.strategy, pinned=pinned)
+    return Search(
+        split=parts,
+        setup=setup,
+        strategy_name=terms.strategy,
+        pinned=pinned,
+        weights={one: weights[one] for one in parts.holdout if weights},
+        probe=_probe(terms, subject, setup),
+    )
+
+
+def _check(terms: SearchTerms, subject: Subject) -> None:
+    """Raises InvalidField where the judges cannot say what the strategy has to know."""
+    scoring = subject.scoring
+    if terms.strategy == "duel" and not scoring.can_compare:
+        raise InvalidField("strategy.name", "duel needs an evaluator with a pairwise judge")
+    if scoring.pairwise and len(subject.arms) > 1 and terms.strategy in ("auto", "duel"):
+        raise InvalidField("modelCombinations", "a pairwise judge alone cannot rank combinations of models")
+
+
+def _probe(terms: SearchTerms, subject: Subject, setup: Setup) -> Probe:
+    if terms.force or subject.scoring.pairwise:
+        return Probe()
+    golds = [one for one in setup.validation if subject.examples[one].expected is not None]
+    return probe_of(setup.validation, golds, setup.rollouts)
+
+
+def weights_of(subject: Subject) -> dict[str, float]:
+    """How much each example counts, 1 on average; empty where all count the same."""
+    raw = {name: example.weight for name, example in subject.examples.items()}
+    if min(raw.values()) == max(raw.values()):
+        return {}
+    mean = math.fsum(raw.values()) / len(raw)
+    return {name: weight / mean for name, weight in raw.items()}
 
 
 def effective(budget: RunBudget, subject: Subject, holdout: int) -> RunBudget:

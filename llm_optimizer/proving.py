@@ -1,19 +1,21 @@
 """The end of a search: whether its winner is better on examples that the search never saw, and what becomes of it."""
 
 import hashlib
+import math
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 
 from engine.errors import Duplicate, Refused, StorageUnavailable, UnknownReference
-from engine.evaluation.statistics import Paired, paired
+from engine.evaluation.statistics import LEVEL, Paired, paired
 from engine.llm import JsonObject
 from engine.metadata import Metadata
 from engine.records.runs import OPTIMIZER, Run
 from engine.records.searches import Promotion, SearchProgress, Verdict
 from engine.records.store import PromptStore
 from engine.records.values import Lineage, Prompt, PromptStatus
-from llm_optimizer.search import FIRST, WINNER, Search, judge_noise, verdict_without_test
+from llm_optimizer import headroom
+from llm_optimizer.search import FIRST, WINNER, Search, judge_noise, judgements, verdict_without_test
 
 _TRIES = 20
 
@@ -21,9 +23,15 @@ _TRIES = 20
 def tested(search: Search) -> Paired:
     """The winner against the first prompt, on the holdout examples on which both have a score."""
     before, after = search.holdout.get(FIRST, {}), search.holdout.get(WINNER, {})
-    pairs = ((before.get(one), after.get(one)) for one in search.split.holdout)
-    gaps = [theirs - ours for ours, theirs in pairs if ours is not None and theirs is not None]
-    return paired(gaps, search.setup.seed)
+    pairs = ((one, before.get(one), after.get(one)) for one in search.split.holdout)
+    gaps = {one: theirs - ours for one, ours, theirs in pairs if ours is not None and theirs is not None}
+    weights = [search.weights.get(one, 1.0) for one in gaps] if search.weights else None
+    return paired(list(gaps.values()), search.setup.seed, weights=weights, level=level_of(search))
+
+
+def level_of(search: Search) -> float:
+    """What p has to be below: the more runs have looked at the holdout, the sooner one of them is better by luck."""
+    return LEVEL / search.looks
 
 
 def numbers_of(search: Search, test: Paired | None) -> JsonObject:
@@ -37,14 +45,26 @@ def numbers_of(search: Search, test: Paired | None) -> JsonObject:
             "validation": len(search.split.validation),
             "holdout": len(search.split.holdout),
         },
+        "weighted": bool(search.weights or search.setup.weights),
     }
-    return numbers if test is None else {**numbers, "test": _test_numbers(test)}
+    if search.probe.scores:
+        numbers["headroom"] = _headroom_numbers(search)
+    return numbers if test is None else {**numbers, "test": _test_numbers(search, test)}
 
 
-def _test_numbers(test: Paired) -> JsonObject:
+def _headroom_numbers(search: Search) -> JsonObject:
+    """What each rewrite of the checks gained, and what the judge alone may make of it."""
+    found = headroom.gaps(search.probe, search.first, search.setup.weights)
+    count = min(map(len, found.values()))
+    gains = {name: math.fsum(each) / len(each) if each else None for name, each in found.items()}
+    return {**gains, "noise": headroom.noise_of_mean(judge_noise(search), count), "examples": count}
+
+
+def _test_numbers(search: Search, test: Paired) -> JsonObject:
     numbers = asdict(test)
     interval = numbers.pop("interval") or {"low": 0.0, "high": 0.0}
-    return {**numbers, **interval}
+    told = {"looks": search.looks, "level": level_of(search), "judgements": judgements(search)}
+    return {**numbers, **interval, **told}
 
 
 class Proving:
@@ -60,7 +80,7 @@ class Proving:
         verdict, test = verdict_without_test(search), None
         if verdict is None:
             test = tested(search)
-            verdict = Verdict.PROVEN if test.proves(run.search.min_gain) else Verdict.NOT_PROVEN
+            verdict = Verdict.PROVEN if test.proves(run.search.min_gain, level_of(search)) else Verdict.NOT_PROVEN
         if verdict is Verdict.PROVEN and run.search.promote is Promotion.WHEN_PROVEN:
             verdict = Verdict.PROMOTED
         winner_id = None

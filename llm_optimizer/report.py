@@ -9,7 +9,7 @@ from engine.jobs.job import Totals
 from engine.llm import JsonObject
 from engine.records.runs import Run
 from llm_optimizer.search import FIRST, WINNER, Search
-from llm_optimizer.strategies import pool
+from llm_optimizer.strategies import combos, pool
 from llm_optimizer.strategies.interface import Candidate, State
 from llm_optimizer.subject import Example, Subject
 
@@ -52,6 +52,7 @@ def _searched(run: Run, search: Search, subject: Subject | None) -> JsonObject:
         "winner": _cut(search.winner or _leading(search), LONGEST_TEXT),
         "winnerPromptId": progress.winner_id,
         "winnerModels": None if subject is None else _models(search, subject),
+        "combinations": [] if subject is None else _combinations(search, subject),
         "items": _items(search, {} if subject is None else subject.examples),
     }
 
@@ -66,7 +67,25 @@ def _leading(search: Search) -> str:
 
 def _models(search: Search, subject: Subject) -> JsonObject:
     arm = subject.arms[search.winner_arm]
-    return {"workingModel": arm.working, "metaModel": arm.meta}
+    return {"workingModel": arm.working, "metaModel": arm.meta, "judgeModel": arm.judge}
+
+
+def _combinations(search: Search, subject: Subject) -> list[JsonObject]:
+    """Where several are tried: how each has done, by the judge that all share."""
+    if search.state is None or search.state.strategy != combos.Combos.name:
+        return []
+    return [
+        {
+            "workingModel": arm.working,
+            "metaModel": arm.meta,
+            "judgeModel": arm.judge,
+            "left": each.left,
+            "rollouts": each.rollouts,
+            "score": each.score,
+            "costPer1000": each.cost_per_1000,
+        }
+        for arm, each in zip(subject.arms, combos.standings(search.state), strict=True)
+    ]
 
 
 def _candidates(search: Search) -> list[JsonObject]:

@@ -9,7 +9,7 @@ from engine.records.searches import Phase, RunBudget
 from llm_optimizer.allowance import Need, Seen, fits, how_many_fit, need_of_call, spent_of
 from llm_optimizer.asking import Asked, Asking, Rescore
 from llm_optimizer.rollouts import Role
-from llm_optimizer.search import FIRST, Search, improved
+from llm_optimizer.search import FIRST, Search, improved, judgements
 from llm_optimizer.strategies.interface import Compare, Evaluate, Propose
 from llm_optimizer.subject import Subject
 
@@ -36,25 +36,29 @@ class Reserve:
             return self._call(Role.META, spec.model, spec.characters)
         if isinstance(item, Compare):
             both = [self._working(each, item.example, item.arm) for each in (item.first, item.second)]
-            return both[0] + both[1] + self._judging(item.example, 2)
-        arm = item.arm if isinstance(item, Evaluate) else 0
-        candidate = item.candidate if isinstance(item, Evaluate) else FIRST
-        judging = self._judging(item.example, 1)
-        return judging if isinstance(item, Rescore) else judging + self._working(candidate, item.example, arm)
+            judging = self._judging(item, 2)
+            return both[0] + both[1] + judging + judging
+        judging = self._judging(item, 1)
+        if isinstance(item, Rescore):
+            return judging
+        need = self._working(item.candidate, item.example, item.arm)
+        for _ in range(item.judgements):
+            need += judging
+        return need
 
     def _working(self, candidate: str, example: str, arm: int) -> Need:
         spec = self._asking.work(candidate, example, arm)
         return self._call(Role.WORK, spec.model, spec.characters)
 
-    def _judging(self, example: str, answers: int) -> Need:
-        known = self._subject.examples[example]
+    def _judging(self, item: Evaluate | Compare | Rescore, answers: int) -> Need:
+        known = self._subject.examples[item.example]
         texts = len(orjson.dumps([known.input, known.expected], option=orjson.OPT_NON_STR_KEYS))
         longest = max((seen.answer for name, seen in self._seen.items() if name.startswith("work ")), default=256)
         characters = _JUDGE_OVERHEAD + texts + answers * longest * _CHARACTERS_PER_TOKEN
         need = Need()
-        for model in self._subject.scoring.models:
+        for model in self._asking.scoring(item).models:
             need += self._call(Role.EVAL, model, characters)
-        return need + need if answers > 1 else need
+        return need
 
     def _call(self, role: Role, model: str, characters: int) -> Need:
         return need_of_call(characters, self._subject.tariffs[model], self._seen.get(seen_name(role, model)))
@@ -72,7 +76,7 @@ def kept_back(search: Search, reserve: Reserve, budget: RunBudget) -> Need:
     if search.phase is Phase.HOLDOUT or not search.split.holdout:
         return Need()
     example = search.split.holdout[0]
-    once = reserve.of(Evaluate(candidate=FIRST, example=example))
+    once = reserve.of(Evaluate(candidate=FIRST, example=example, reference=True, judgements=judgements(search)))
     pairs = 2 * len(search.split.holdout) if improved(search) else len(search.split.holdout)
     calls, tokens, amount = once.calls // 3 * pairs, once.tokens * pairs // 2, once.amount * pairs / 2
     cap = budget.amount.amount if budget.amount is not None else None

@@ -1,7 +1,9 @@
 """A search from its checks to its verdict: pure. What is asked in each phase, and what the answers make of it.
 
-checks: the first prompt answers the validation examples, and a judge's answers are asked for twice. search: the
-strategy's plans. holdout: the winner and the first prompt answer examples that the search never saw.
+checks: the first prompt answers the validation examples, a judge's answers are asked for twice, and two rewrites show
+whether the text matters. search: the strategy's plans. holdout: the winner and the first prompt answer examples that
+the search never saw. Where a judge can only say which of two answers is better, there are no checks, and the answers of
+the two prompts are held against each other.
 """
 
 import math
@@ -10,12 +12,25 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
+from engine.evaluation.statistics import weighted_mean
 from engine.llm import JsonObject
 from engine.records.searches import Phase, SearchTerms, Verdict
+from llm_optimizer import headroom
 from llm_optimizer.allowance import Seen, seen_from_document, seen_to_document
-from llm_optimizer.asking import Asked, Rescore
+from llm_optimizer.asking import MOST_JUDGEMENTS, Asked, Rescore
+from llm_optimizer.headroom import Probe
 from llm_optimizer.strategies import pool, state_codec
-from llm_optimizer.strategies.interface import Answer, Evaluate, FinishReason, Scored, Setup, State, Strategy
+from llm_optimizer.strategies.interface import (
+    Answer,
+    Compare,
+    Compared,
+    Evaluate,
+    FinishReason,
+    Scored,
+    Setup,
+    State,
+    Strategy,
+)
 from llm_optimizer.strategies.splitting import Split
 
 FIRST = "c0"
@@ -26,6 +41,12 @@ CEILING = 0.97
 """A first prompt with a higher mean leaves nothing to be gained that could be told from noise."""
 
 RESCORED = 10
+
+STEADY = 0.1
+"""How far off one judgement may be, as a standard deviation: so many are made that their mean is not further off."""
+
+_COMPARING = frozenset({"auto", "duel"})
+_SHARES = {"first": (1.0, 0.0), "second": (0.0, 1.0), "tie": (0.5, 0.5)}
 _ROOT_TWO = math.sqrt(2.0)
 
 
@@ -35,6 +56,7 @@ class Search:
 
     `pinned` are texts as they were when the run began. `points` are for the report: how the best mean rose over calls.
     `first`, `again` and `holdout[which]` are scores by example. `winner` is the best text once the search has ended.
+    `weights` are those of the holdout's examples. `looks` says how many runs have looked at the holdout, with this one.
     """
 
     split: Split
@@ -53,15 +75,25 @@ class Search:
     winner: str | None = None
     winner_arm: int = 0
     problem: str | None = None
+    weights: dict[str, float] = field(default_factory=dict)
+    probe: Probe = field(default_factory=Probe)
+    looks: int = 1
 
     @property
     def baseline(self) -> float | None:
-        return mean_of(self.first)
+        return mean_of(self.first, self.setup.weights)
+
+    @property
+    def by_comparison(self) -> bool:
+        """Whether prompts are known by comparisons alone, which need no scores."""
+        return self.setup.pairwise_only and self.strategy_name in _COMPARING
 
 
-def mean_of(scores: Mapping[str, float | None]) -> float | None:
-    known = [score for score in scores.values() if score is not None]
-    return fmean(known) if known else None
+def mean_of(scores: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
+    known = {one: score for one, score in scores.items() if score is not None}
+    if weights:
+        return weighted_mean(list(known.values()), [weights.get(one, 1.0) for one in known])
+    return fmean(known.values()) if known else None
 
 
 def texts(search: Search) -> dict[str, str]:
@@ -69,6 +101,7 @@ def texts(search: Search) -> dict[str, str]:
     found = {FIRST: search.setup.prompt}
     if search.state is not None:
         found |= {name: candidate.text for name, candidate in search.state.candidates.items()}
+    found |= {name: text for name, text in search.probe.texts.items() if text is not None}
     if search.winner is not None:
         found[WINNER] = search.winner
     return found
@@ -77,7 +110,7 @@ def texts(search: Search) -> dict[str, str]:
 def plan(search: Search, strategy: Strategy, *, judged: bool) -> tuple[Asked, ...]:
     """What is to be asked next; empty where the phase has nothing left. `judged`: whether a judge has a say."""
     if search.phase is Phase.CHECKS:
-        return _checks(search, judged)
+        return () if search.by_comparison else _checks(search, judged) or headroom.plan(search.probe)
     if search.phase is Phase.SEARCH:
         assert search.state is not None
         return () if strategy.done(search.state) is not None else strategy.plan(search.state)
@@ -87,7 +120,7 @@ def plan(search: Search, strategy: Strategy, *, judged: bool) -> tuple[Asked, ..
 def _checks(search: Search, judged: bool) -> tuple[Asked, ...]:
     examples = [one for one in search.split.validation if one not in search.first]
     twice = search.split.validation[:RESCORED] if judged else ()
-    asked: list[Asked] = [Evaluate(candidate=FIRST, example=one) for one in examples]
+    asked: list[Asked] = [_first(one) for one in examples]
     return (*asked, *(Rescore(example=one) for one in twice if one not in search.again))
 
 
@@ -95,11 +128,22 @@ def _holdout(search: Search) -> tuple[Asked, ...]:
     """Pairs, so that a plan that is cut short has both of each."""
     done = search.holdout.get(WINNER, {})
     left = [one for one in search.split.holdout if one not in done]
-    pairs = [
-        (Evaluate(candidate=FIRST, example=one), Evaluate(candidate=WINNER, example=one, arm=search.winner_arm))
-        for one in left
-    ]
-    return tuple(item for pair in pairs for item in pair)
+    if search.by_comparison:
+        return tuple(_comparison(search, one) for one in left)
+    return tuple(_proof(search, which, one) for one in left for which in (FIRST, WINNER))
+
+
+def _first(example: str) -> Evaluate:
+    return Evaluate(candidate=FIRST, example=example, reference=True)
+
+
+def _proof(search: Search, which: str, example: str) -> Evaluate:
+    arm = search.winner_arm if which == WINNER else 0
+    return Evaluate(candidate=which, example=example, arm=arm, reference=True, judgements=judgements(search))
+
+
+def _comparison(search: Search, example: str) -> Compare:
+    return Compare(first=FIRST, second=WINNER, example=example, arm=search.winner_arm, reference=True)
 
 
 def applied(search: Search, strategy: Strategy, answers: Sequence[Answer]) -> Search:
@@ -109,7 +153,10 @@ def applied(search: Search, strategy: Strategy, answers: Sequence[Answer]) -> Se
     new.problem = problem or search.problem
     if search.phase is Phase.CHECKS:
         scored = {answer.key: answer.score for answer in answers if isinstance(answer, Scored)}
-        new.first = search.first | _by_example(scored, _evaluations(search, FIRST, search.split.validation))
+        firsts = {_first(one).key: one for one in search.split.validation}
+        new.first = search.first | _by_example(scored, firsts)
+        said = {firsts[each.key]: each for each in answers if isinstance(each, Scored) and each.key in firsts}
+        new.probe = headroom.seen(headroom.applied(search.probe, search.setup, answers), said)
         rescored = {Rescore(example=one).key: one for one in search.split.validation}
         new.again = search.again | _by_example(scored, rescored)
     elif search.phase is Phase.SEARCH:
@@ -120,23 +167,33 @@ def applied(search: Search, strategy: Strategy, answers: Sequence[Answer]) -> Se
     return new
 
 
-def _evaluations(search: Search, candidate: str, examples: Sequence[str]) -> dict[str, str]:
-    arm = search.winner_arm if candidate == WINNER else 0
-    return {Evaluate(candidate=candidate, example=one, arm=arm).key: one for one in examples}
-
-
 def _by_example(scored: Mapping[str, float | None], examples: Mapping[str, str]) -> dict[str, float | None]:
     return {examples[key]: score for key, score in scored.items() if key in examples}
 
 
 def _with_pairs(search: Search, answers: Sequence[Answer]) -> dict[str, dict[str, float | None]]:
-    scored = {answer.key: answer.score for answer in answers if isinstance(answer, Scored)}
-    found = {which: _by_example(scored, _evaluations(search, which, search.split.holdout)) for which in (FIRST, WINNER)}
+    found = _compared(search, answers) if search.by_comparison else _evaluated(search, answers)
     both = set(found[FIRST]) & set(found[WINNER])
     return {
         which: search.holdout.get(which, {}) | {one: score for one, score in found[which].items() if one in both}
         for which in (FIRST, WINNER)
     }
+
+
+def _evaluated(search: Search, answers: Sequence[Answer]) -> dict[str, dict[str, float | None]]:
+    scored = {answer.key: answer.score for answer in answers if isinstance(answer, Scored)}
+    return {
+        which: _by_example(scored, {_proof(search, which, one).key: one for one in search.split.holdout})
+        for which in (FIRST, WINNER)
+    }
+
+
+def _compared(search: Search, answers: Sequence[Answer]) -> dict[str, dict[str, float | None]]:
+    """The better answer counts as 1, a tie as a half for both."""
+    asked = {_comparison(search, one).key: one for one in search.split.holdout}
+    said = [each for each in answers if isinstance(each, Compared) and each.key in asked]
+    shares = {asked[each.key]: _SHARES.get(each.winner or "", (None, None)) for each in said}
+    return {which: {one: share[place] for one, share in shares.items()} for place, which in enumerate((FIRST, WINNER))}
 
 
 def checked(search: Search, strategy: Strategy, terms: SearchTerms) -> Search:
@@ -145,7 +202,8 @@ def checked(search: Search, strategy: Strategy, terms: SearchTerms) -> Search:
     baseline = search.baseline
     if baseline is None and search.first:
         return ended(search, FinishReason.ERROR)
-    if baseline is not None and baseline >= CEILING and not terms.force:
+    is_flat = headroom.is_flat(headroom.gaps(search.probe, search.first, search.setup.weights), noise)
+    if baseline is not None and (baseline >= CEILING or is_flat) and not terms.force:
         return ended(search, FinishReason.NO_HEADROOM)
     setup = replace(search.setup, judge_noise=noise)
     return replace(search, setup=setup, phase=Phase.SEARCH, state=strategy.start(setup))
@@ -156,6 +214,12 @@ def judge_noise(search: Search) -> float:
     pairs = ((search.first.get(one), score) for one, score in search.again.items())
     gaps = [before - after for before, after in pairs if before is not None and after is not None]
     return math.sqrt(fmean([gap * gap for gap in gaps])) / _ROOT_TWO if gaps else 0.0
+
+
+def judgements(search: Search) -> int:
+    """How often the judge is asked about each answer of the holdout: more often the less it agrees with itself."""
+    wanted = math.ceil((search.setup.judge_noise / STEADY) ** 2 - 1e-9)
+    return max(1, min(wanted, MOST_JUDGEMENTS))
 
 
 def searched(search: Search, strategy: Strategy, reason: FinishReason) -> Search:
@@ -191,6 +255,8 @@ def best_mean(search: Search) -> float | None:
 
 def improved(search: Search) -> bool:
     """Whether a candidate does better than the first prompt on the validation examples so far."""
+    if search.by_comparison or search.setup.own_judges:  # the scores do not say: they are not of one kind
+        return search.state is not None and len(search.state.candidates) > search.setup.arms
     best, baseline = best_mean(search), search.baseline
     return best is not None and baseline is not None and best > baseline
 
@@ -219,6 +285,9 @@ def to_document(search: Search) -> dict[str, Any]:
         "winner": search.winner,
         "winnerArm": search.winner_arm,
         "problem": search.problem,
+        "weights": search.weights,
+        "probe": headroom.to_document(search.probe),
+        "looks": search.looks,
     }
 
 
@@ -248,6 +317,9 @@ def from_document(document: Mapping[str, Any]) -> Search:
         winner=document["winner"],
         winner_arm=document["winnerArm"],
         problem=document["problem"],
+        weights=document.get("weights", {}),
+        probe=headroom.from_document(document.get("probe")),
+        looks=document.get("looks", 1),
     )
 
 

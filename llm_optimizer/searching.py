@@ -14,10 +14,12 @@ from engine.jobs.job import Job, Totals
 from engine.llm import JsonObject
 from engine.records.runs import OPERATION, OPTIMIZER, Run, RunStatus, Withdrawal, failed
 from engine.records.searches import Phase, RunBudget, SearchProgress, SearchTerms
+from llm_optimizer import headroom
 from llm_optimizer import search as searches
 from llm_optimizer.allowance import Need, Seen, spent_of
 from llm_optimizer.asking import Asking
 from llm_optimizer.desk import Desk
+from llm_optimizer.looks import looks_before
 from llm_optimizer.opening import effective, opened
 from llm_optimizer.proving import Proving
 from llm_optimizer.report import report_of
@@ -187,7 +189,7 @@ class Searching:
         reserve = Reserve(asking, it.search.seen)
         kept = kept_back(it.search, reserve, it.budget)
         keys = admitted(items, free, reserve, budget=it.budget, spent=it.run.spent, kept=kept)
-        if it.search.phase is Phase.HOLDOUT:
+        if it.search.phase is Phase.HOLDOUT and not it.search.by_comparison:
             keys = keys[: len(keys) // 2 * 2]
         if not keys:
             self._next_phase(it, within_budget=False)
@@ -260,6 +262,8 @@ class Searching:
             assert search.state is not None
             told = it.strategy.done(search.state) or reason or FinishReason.NO_IMPROVEMENT
             new = searches.searched(search, it.strategy, told)
+            if new.phase is Phase.HOLDOUT:
+                new.looks = 1 + looks_before(self._tools.runs, it.run)
         else:
             new = searches.ended(search, FinishReason(search.finish or FinishReason.ITERATIONS))
         it.late = False
@@ -306,7 +310,7 @@ def _asking(it: _Open) -> Asking:
         step=it.search.step,
         temperature=it.run.temperature,
         texts=searches.texts(it.search),
-        state=it.search.state,
+        state=it.search.state or headroom.state_of(it.search.setup),
     )
 
 

@@ -1,10 +1,11 @@
 """Subjects from storage: prompts, models, a dataset and an evaluator, as they are when a process takes a run up."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from engine.errors import InvalidField, UnknownReference
 from engine.evaluation.measures import Measures
-from engine.evaluation.values import Metric
+from engine.evaluation.values import JUDGES, Metric
 from engine.jobs.queue import Page
 from engine.llm import JsonObject
 from engine.records.dataset_items import DatasetItems
@@ -49,9 +50,15 @@ class StoredSubjects:
     def load(self, run: Run, pinned: JsonObject) -> Subject:
         terms = run.search
         assert terms is not None
-        arms = arms_of(run, terms)
-        scoring = MetricScoring(self._metrics(run, pinned["rubric"]), self._measures)
-        models = self._models({*scoring.models, *(name for arm in arms for name in (arm.working, arm.meta))})
+        metrics = self._metrics(run, pinned["rubric"])
+        scoring = MetricScoring(judged_by(metrics, terms.reference_judge, "referenceJudge"), self._measures)
+        arms = arms_of(run, terms, set(scoring.models))
+        own = {
+            arm.judge: MetricScoring(judged_by(metrics, arm.judge, "modelCombinations.judgeModel"), self._measures)
+            for arm in arms
+            if arm.judge is not None
+        }
+        models = self._models({*scoring.models, *own, *(name for arm in arms for name in (arm.working, arm.meta))})
         return Subject(
             prompt=pinned["prompt"],
             others=tuple(pinned["others"]),
@@ -61,6 +68,7 @@ class StoredSubjects:
             arms=arms,
             tariffs={model.name: Tariff(model.prices, _limit(model)) for model in models},
             currency=_common_currency(terms, models),
+            own=own,
         )
 
     def close(self) -> None:
@@ -102,9 +110,29 @@ class StoredSubjects:
         return list(oldest.values())
 
 
-def arms_of(run: Run, terms: SearchTerms) -> tuple[Combination, ...]:
-    """The combinations asked for, else each working model with the meta model."""
-    return terms.combinations or tuple(Combination(name, run.meta_model) for name in dict.fromkeys(run.working_models))
+def arms_of(run: Run, terms: SearchTerms, judges: set[str]) -> tuple[Combination, ...]:
+    """The combinations asked for, else each working model with the meta model.
+
+    Who names the judge that all share has no judge of its own; such a combination is the same as one that names none.
+    """
+    if not terms.combinations:
+        return tuple(Combination(name, run.meta_model) for name in dict.fromkeys(run.working_models))
+    if not any(arm.judge for arm in terms.combinations):
+        return terms.combinations
+    known = (replace(arm, judge=None) if {arm.judge} == judges else arm for arm in terms.combinations)
+    return tuple(dict.fromkeys(known))
+
+
+def judged_by(metrics: Sequence[Metric], judge: str | None, field: str) -> Sequence[Metric]:
+    """The metrics with another model as the judge of all that have one. Raises InvalidField where none has."""
+    if judge is None:
+        return metrics
+    if not any(metric.kind in JUDGES for metric in metrics):
+        raise InvalidField(field, "the evaluator asks no judge")
+    return [
+        replace(metric, parameters={**metric.parameters, "model": judge}) if metric.kind in JUDGES else metric
+        for metric in metrics
+    ]
 
 
 def _own_template(text: str) -> str | None:
@@ -117,7 +145,7 @@ def _own_template(text: str) -> str | None:
 
 
 def _example(item: DatasetItem) -> Example:
-    return Example(id=item.id, input=item.input, expected=item.expected, tags=item.tags)
+    return Example(id=item.id, input=item.input, expected=item.expected, tags=item.tags, weight=item.weight)
 
 
 def _limit(model: Model) -> int | None:

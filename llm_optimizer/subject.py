@@ -19,6 +19,7 @@ class Example:
     input: Any
     expected: Any = None
     tags: tuple[str, ...] = ()
+    weight: float = 1.0
 
     @property
     def request_data(self) -> JsonObject:
@@ -52,6 +53,11 @@ class Scoring(Protocol):
         """Whether it can only say which of two answers is better."""
         ...
 
+    @property
+    def can_compare(self) -> bool:
+        """Whether it can say which of two answers is better."""
+        ...
+
     def asks(self, example: Example, output: str) -> tuple[RolloutSpec, ...]:
         """The judge calls for an answer."""
         ...
@@ -74,7 +80,8 @@ class Subject:
     """`prompt` is the text that is searched from; `others` are texts of prompts that follow it and do not change.
 
     `template` is the run's own meta prompt where that has the placeholders, else None. `tariffs` is by the names of
-    models. `currency` is the models' common one, None where they have several.
+    models. `currency` is the models' common one, None where they have several. `scoring` ranks and proves; `own` are
+    those of combinations with a judge of their own, by its name.
     """
 
     prompt: str
@@ -85,6 +92,12 @@ class Subject:
     arms: tuple[Combination, ...]
     tariffs: Mapping[str, Tariff] = field(default_factory=dict)
     currency: str | None = None
+    own: Mapping[str, Scoring] = field(default_factory=dict)
+
+    def scoring_of(self, arm: int, *, reference: bool) -> Scoring:
+        """By whom answers of a combination are scored: its own judge, or the one that all share."""
+        judge = None if reference else self.arms[arm].judge
+        return self.scoring if judge is None else self.own[judge]
 
     def instructions(self, text: str) -> str:
         """What a working call is told with `text` as its prompt."""

@@ -138,7 +138,8 @@ class ComparisonResponse(Answer):
     """`gain` is the mean of what the other scores above this one on the same item, `interval` where it lies.
 
     `p` is the chance of a gain so high by luck alone. `enough` is how many items would decide about a gain of this size
-    four times in five. Items that only one of both has scored are counted and left out.
+    four times in five. Items that only one of both has scored are counted and left out. `weighted` says that means
+    and test count each item by its weight.
     """
 
     verdict: str = Field(description="better, worse or not_proven, of the other one")
@@ -152,6 +153,7 @@ class ComparisonResponse(Answer):
     losses: int
     ties: int
     enough: int | None = None
+    weighted: bool
     only_here: int
     only_other: int
 
@@ -234,6 +236,7 @@ def comparison_to_wire(comparison: Comparison) -> Wire:
         "losses": gain.losses,
         "ties": gain.count - gain.wins - gain.losses,
         "enough": gain.enough,
+        "weighted": comparison.weighted,
         "onlyHere": comparison.only_first,
         "onlyOther": comparison.only_second,
     }

@@ -104,6 +104,7 @@ class RunResponse(Resource):
     target: float | None
     patience: int | None
     model_combinations: list[CombinationResult] | None
+    reference_judge: str | None
     promote: Promotion | None
     min_gain: float | None
     max_parallel: int | None

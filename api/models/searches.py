@@ -52,13 +52,16 @@ class RunBudgetModel(Body):
 
 
 class CombinationModel(Body):
-    """Models by name. All combinations are judged by the same judge: scores of different ones cannot be compared."""
+    """Models by name. A combination's own judge gives the feedback and the scores that it searches by; all are
+    compared by the same judge, `referenceJudge`: scores of different ones say nothing about the models.
+    """
 
     working_model: Name
     meta_model: Name
+    judge_model: Name | None = None
 
     def to_domain(self) -> Combination:
-        return Combination(self.working_model, self.meta_model)
+        return Combination(self.working_model, self.meta_model, self.judge_model)
 
 
 class SearchFields(Body):
@@ -74,7 +77,12 @@ class SearchFields(Body):
     budget: RunBudgetModel | None = None
     target: float | None = Field(None, ge=0, le=1, description="The validation score with which the search ends.")
     patience: int | None = Field(None, ge=1, le=10_000, description="Steps without a better score that end it.")
-    model_combinations: Annotated[list[CombinationModel], Field(min_length=1)] | None = None
+    model_combinations: Annotated[list[CombinationModel], Field(min_length=1)] | None = Field(
+        None, description="Working, judge and meta-models to choose from; one that is named twice counts once."
+    )
+    reference_judge: Name | None = Field(
+        None, description="The model that compares combinations and proves the winner; the evaluator's own if absent."
+    )
     promote: Promotion | None = None
     min_gain: float | None = Field(None, ge=0, le=1, description="The least gain worth a promotion; 0.01 if absent.")
     max_parallel: int | None = Field(None, ge=1, le=MOST_PARALLEL, description="Rollouts at a time; 16 if absent.")
@@ -108,7 +116,8 @@ class SearchFields(Body):
             budget=RunBudget() if self.budget is None else self.budget.to_domain(),
             target=self.target,
             patience=self.patience,
-            combinations=tuple(one.to_domain() for one in self.model_combinations or ()),
+            combinations=tuple(dict.fromkeys(one.to_domain() for one in self.model_combinations or ())),
+            reference_judge=self.reference_judge,
             **{name: value for name, value in chosen.items() if value is not None},
         )
 
@@ -129,6 +138,7 @@ class RunBudgetResult(Answer):
 class CombinationResult(Answer):
     working_model: str
     meta_model: str
+    judge_model: str | None
 
 
 class SearchResult(Answer):
@@ -162,7 +172,8 @@ def search_to_wire(run: Run) -> Wire:
         "budget": _budget_to_wire(terms.budget),
         "target": terms.target,
         "patience": terms.patience,
-        "modelCombinations": [{"workingModel": one.working, "metaModel": one.meta} for one in terms.combinations],
+        "modelCombinations": [_combination_to_wire(one) for one in terms.combinations],
+        "referenceJudge": terms.reference_judge,
         "promote": terms.promote,
         "minGain": terms.min_gain,
         "maxParallel": terms.max_parallel,
@@ -173,8 +184,12 @@ def search_to_wire(run: Run) -> Wire:
 
 WIRE_NAMES = (
     *("dataset", "evaluator", "strategy", "split", "seed", "budget", "target", "patience", "modelCombinations"),
-    *("promote", "minGain", "maxParallel", "force", "search"),
+    *("referenceJudge", "promote", "minGain", "maxParallel", "force", "search"),
 )
+
+
+def _combination_to_wire(one: Combination) -> Wire:
+    return {"workingModel": one.working, "metaModel": one.meta, "judgeModel": one.judge}
 
 
 def _budget_to_wire(budget: RunBudget) -> Wire:

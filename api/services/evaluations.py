@@ -11,7 +11,7 @@ from api.services.references import Catalogue, Wanted
 from api.services.versions import seen
 from engine.errors import InvalidField, MetasyncError, NotFound, UnknownReference
 from engine.evaluation.answers import answer_of
-from engine.evaluation.statistics import LEVEL, Paired, paired
+from engine.evaluation.statistics import LEVEL, Paired, paired, weighted_mean
 from engine.jobs.job import Job
 from engine.jobs.queue import Page
 from engine.llm import ResponseFormat
@@ -66,7 +66,7 @@ class EvaluationDraft(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Of one cell with another, item by item: `gain` is of the second one's scores over the first one's, `loss` the
-    same the other way round.
+    same the other way round. `weighted`: the items' weights differ, and count in all of it.
 
     `only_first` and `only_second` count the items that one side alone has scored; they are in no pair.
     """
@@ -77,6 +77,7 @@ class Comparison:
     second_mean: float
     only_first: int
     only_second: int
+    weighted: bool = False
 
     @property
     def verdict(self) -> str:
@@ -84,6 +85,12 @@ class Comparison:
         if self.gain.proves(level=LEVEL / 2):
             return "better"
         return "worse" if self.loss.proves(level=LEVEL / 2) else "not_proven"
+
+
+@dataclass(frozen=True, slots=True)
+class _Score:
+    score: float
+    weight: float
 
 
 class EvaluationService:
@@ -156,13 +163,15 @@ class EvaluationService:
         both = [item for item in before if item in after]
         if not both:
             raise InvalidField("other", "no item has a score in both evaluations")
-        differences = [after[item] - before[item] for item in both]
+        differences = [after[item].score - before[item].score for item in both]
+        weights = _unequal([before[item].weight for item in both])
         seed = f"{first}/{second}"
         return Comparison(
-            gain=paired(differences, seed),
-            loss=paired([-each for each in differences], seed),
-            first_mean=sum(before[item] for item in both) / len(both),
-            second_mean=sum(after[item] for item in both) / len(both),
+            gain=paired(differences, seed, weights=weights),
+            loss=paired([-each for each in differences], seed, weights=weights),
+            first_mean=_mean([before[item].score for item in both], weights),
+            second_mean=_mean([after[item].score for item in both], weights),
+            weighted=weights is not None,
             only_first=len(before) - len(both),
             only_second=len(after) - len(both),
         )
@@ -174,12 +183,16 @@ class EvaluationService:
         if one.metrics != other.metrics:
             raise InvalidField("other", "it is scored by other metrics")
 
-    def _scores(self, editor: Editor, field: str, cell: tuple[str, int]) -> dict[str, float]:
+    def _scores(self, editor: Editor, field: str, cell: tuple[str, int]) -> dict[str, _Score]:
         evaluation = self.get(editor, cell[0])
         if cell[1] >= evaluation.cells:
             raise InvalidField(field, f"evaluation {evaluation.id} has {evaluation.cells} cells, counted from 0")
         results = self._results.all(evaluation)
-        return {each.item_id: each.score for each in results if each.cell == cell[1] and each.score is not None}
+        return {
+            each.item_id: _Score(each.score, each.weight)
+            for each in results
+            if each.cell == cell[1] and each.score is not None
+        }
 
     def _drafted(self, draft: EvaluationDraft, maker: Maker) -> Evaluation:
         owner = Editor(maker.owner.client_id, False)
@@ -224,6 +237,16 @@ class EvaluationService:
         )
         self._wake(evaluation_id)
         return evaluation
+
+
+def _unequal(weights: Sequence[float]) -> Sequence[float] | None:
+    """None where all weigh the same: then nothing has to be weighed."""
+    return None if min(weights) == max(weights) else weights
+
+
+def _mean(scores: Sequence[float], weights: Sequence[float] | None) -> float:
+    mean = None if weights is None else weighted_mean(scores, weights)
+    return sum(scores) / len(scores) if mean is None else mean
 
 
 def _output(job: Job | None) -> object:

@@ -94,11 +94,13 @@ def _test(test: Mapping[str, Any] | None) -> Iterable[str]:
     if test is None:
         return
     yield "<h2>The proof on examples that the search never saw</h2>"
+    looks = int(test.get("looks", 1))
+    level = f" It had to be below {test['level']:.4f}: {looks} runs looked at these examples." if looks > 1 else ""
     enough = "" if test["enough"] is None else f" About {test['enough']} pairs decide about a gain of this size."
     yield (
         f"<p>Mean gain <strong>{test['mean']:+.3f}</strong> over {_text(test['count'])} pairs, 95&nbsp;% interval "
         f"{test['low']:+.3f} to {test['high']:+.3f}, probability by luck p&nbsp;=&nbsp;{test['p']:.4f}; "
-        f"{_text(test['wins'])} better, {_text(test['losses'])} worse.{_text(enough)}</p>"
+        f"{_text(test['wins'])} better, {_text(test['losses'])} worse.{_text(level)}{_text(enough)}</p>"
     )
 
 

@@ -6,8 +6,8 @@ from typing import Protocol
 from api.services.changing import changed
 from api.services.job_drafts import Maker
 from api.services.job_edits import Editor
-from api.services.references import Catalogue, Wanted
-from engine.errors import MetasyncError, NotFound, UnknownReference
+from api.services.references import Catalogue, Known, Wanted
+from engine.errors import InvalidField, MetasyncError, NotFound, UnknownReference
 from engine.jobs.queue import Page
 from engine.llm import JsonObject
 from engine.metadata import Metadata
@@ -64,7 +64,10 @@ class RunService:
     def create(self, draft: RunDraft, maker: Maker) -> Run:
         """A running one; without a dataset its first job is in the queue. Raises UnknownReference and InvalidField."""
         wanted = _wanted(draft)
-        self._catalogue.known([wanted]).check(wanted, maker.owner)
+        known = self._catalogue.known([wanted])
+        for field, judge in _judges(draft.terms()):
+            _check_judge(known, field, judge, maker)
+        known.check(wanted, maker.owner)
         run = Run(
             id=self._ids.new(),
             client_id=maker.owner.client_id,
@@ -142,7 +145,23 @@ def _wanted(draft: RunDraft) -> Wanted:
     terms = draft.terms()
     arms = () if terms is None else terms.combinations
     arm_models = tuple(name for arm in arms for name in (arm.working, arm.meta))
-    return Wanted(prompts, (*draft.working_models, draft.eval_model, draft.meta_model, *arm_models))
+    judges = tuple(name for _, name in _judges(terms))
+    return Wanted(prompts, (*draft.working_models, draft.eval_model, draft.meta_model, *arm_models, *judges))
+
+
+def _judges(terms: SearchTerms | None) -> list[tuple[str, str]]:
+    """The judges that a search names, each with its field."""
+    if terms is None:
+        return []
+    own = [(f"modelCombinations[{place}].judgeModel", arm.judge) for place, arm in enumerate(terms.combinations)]
+    return [(field, name) for field, name in (*own, ("referenceJudge", terms.reference_judge)) if name is not None]
+
+
+def _check_judge(known: Known, field: str, judge: str, maker: Maker) -> None:
+    try:
+        known.check(Wanted((), (judge,)), maker.owner)
+    except UnknownReference as error:
+        raise InvalidField(field, str(error)) from error
 
 
 def _not_found(run_id: str) -> MetasyncError:

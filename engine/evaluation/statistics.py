@@ -8,6 +8,7 @@ other sign: how often a random choice of signs gives at least the mean that was 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from utilities.draws import generator
@@ -26,6 +27,8 @@ _MOST_NUMBERS = 100_000_000
 _AT_ONCE = 2_000_000
 _THRESHOLD, _POWER = 1.6449, 0.8416
 """Standard errors: of a one-sided test at LEVEL, and above it of a gain that is found four times in five."""
+
+_LEAST_LEVEL = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +88,38 @@ def weighted_interval(values: Sequence[float], weights: Sequence[float], seed: i
     return Interval(float(low), float(high))
 
 
-def paired(differences: Sequence[float], seed: int | str) -> Paired:
-    """Of each item's score minus the one it is compared with."""
-    mean = math.fsum(differences) / len(differences) if differences else 0.0
+def paired(
+    differences: Sequence[float],
+    seed: int | str,
+    *,
+    weights: Sequence[float] | None = None,
+    level: float = LEVEL,
+) -> Paired:
+    """Of each item's score minus the one it is compared with; `enough` is for a test at `level`.
+
+    With `weights`, one for each difference, the mean is the weighted one, and the signs are those of weighted ones.
+    """
+    scaled = differences if weights is None else scaled_to_mean(differences, weights)
+    mean = math.fsum(scaled) / len(scaled) if scaled else 0.0
+    weighted = None if weights is None else weighted_interval(differences, weights, seed)
     return Paired(
         count=len(differences),
         mean=mean,
-        interval=interval_of(differences, seed),
-        p=sign_flip_p(differences, seed),
+        interval=interval_of(differences, seed) if weights is None else weighted,
+        p=sign_flip_p(scaled, seed),
         wins=sum(each > 0 for each in differences),
         losses=sum(each < 0 for each in differences),
-        enough=pairs_to_decide(differences),
+        enough=pairs_to_decide(scaled, level),
     )
+
+
+def scaled_to_mean(values: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """Each value times its weight over the mean weight, so that their plain mean is the weighted one."""
+    total = math.fsum(weights)
+    if total <= 0:
+        return [0.0] * len(values)
+    share = len(values) / total
+    return [value * weight * share for value, weight in zip(values, weights, strict=True)]
 
 
 def sign_flip_p(differences: Sequence[float], seed: int | str) -> float:
@@ -119,14 +142,15 @@ def sign_flip_p(differences: Sequence[float], seed: int | str) -> float:
     return (as_good + 1) / (draws + 1)
 
 
-def pairs_to_decide(differences: Sequence[float]) -> int | None:
+def pairs_to_decide(differences: Sequence[float], level: float = LEVEL) -> int | None:
     """By the normal approximation of the test."""
     count = len(differences)
     mean = math.fsum(differences) / count if count else 0.0
     if mean <= 0 or count < 2:
         return None
     variance = math.fsum((each - mean) ** 2 for each in differences) / (count - 1)
-    return max(math.ceil((_THRESHOLD + _POWER) ** 2 * variance / mean**2), 1)
+    threshold = _THRESHOLD if level == LEVEL else NormalDist().inv_cdf(1 - max(level, _LEAST_LEVEL))
+    return max(math.ceil((threshold + _POWER) ** 2 * variance / mean**2), 1)
 
 
 def _chunks(samples: int, values: int) -> list[int]:

@@ -47,10 +47,12 @@ class RunBudget:
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """Models by name: which answers, and which edits the prompt."""
+    """Models by name: which answers, which edits the prompt, and which judges for the editing one (None: whoever
+    ranks)."""
 
     working: str
     meta: str
+    judge: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class SearchTerms:
 
     `holdout` is the share of the dataset that the search never sees, or the number of its items. `evaluator_id` None:
     the evaluation prompt is the rubric of the one judge. `min_gain` is the least mean gain worth a promotion.
+    `reference_judge` is the model that ranks combinations and proves the winner, None: the evaluator's own.
     """
 
     dataset_id: str
@@ -71,6 +74,7 @@ class SearchTerms:
     target: float | None = None
     patience: int | None = None
     combinations: tuple[Combination, ...] = ()
+    reference_judge: str | None = None
     promote: Promotion = Promotion.ASK
     min_gain: float = 0.01
     max_parallel: int = 16

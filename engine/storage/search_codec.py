@@ -33,7 +33,10 @@ def encode_terms(terms: SearchTerms | None) -> Document | None:
         "budget": _encode_budget(terms.budget),
         "target": terms.target,
         "patience": terms.patience,
-        "combinations": [{"working": each.working, "meta": each.meta} for each in terms.combinations],
+        "combinations": [
+            {"working": each.working, "meta": each.meta, "judge": each.judge} for each in terms.combinations
+        ],
+        "referenceJudge": terms.reference_judge,
         "promote": str(terms.promote),
         "minGain": terms.min_gain,
         "maxParallel": terms.max_parallel,
@@ -64,7 +67,10 @@ def decode_terms(document: Mapping[str, Any] | None) -> SearchTerms | None:
         budget=_decode_budget(document["budget"]),
         target=document["target"],
         patience=document["patience"],
-        combinations=tuple(Combination(each["working"], each["meta"]) for each in document["combinations"]),
+        combinations=tuple(
+            Combination(each["working"], each["meta"], each.get("judge")) for each in document["combinations"]
+        ),
+        reference_judge=document.get("referenceJudge"),
         promote=Promotion(document["promote"]),
         min_gain=document["minGain"],
         max_parallel=document["maxParallel"],

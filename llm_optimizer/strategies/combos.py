@@ -2,9 +2,10 @@
 
 Source: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification" (arXiv 1502.07943), successive halving. An arm
 is one combination of working, judge and meta-model with a search of its own, which goes on where it stopped when the
-arm survives. All arms are ranked on the same validation examples, and the driver has them scored by one judge: scores
-of different judges say nothing about the models. Before some are dropped, the best prompts of all arms of the rung meet
-in a playoff on further examples, the same for all: the few of validation would let luck decide.
+arm survives. All arms are ranked on the same validation examples by one judge: scores of different judges say nothing
+about the models. Before some are dropped, the best prompts of all arms of the rung meet in a playoff on further
+examples, the same for all: the few of validation would let luck decide. Where arms search by judges of their own, the
+playoff has the validation examples too, and all of it is scored by the judge that they share.
 
 Candidates have the arm in their id (`2.c5`); what else an arm's search knows is in `scratch["arms"]`.
 """
@@ -98,7 +99,10 @@ class Combos:
     def best(self, state: State) -> Best:
         """Of the arms that are left, the one of the highest utility; `mean` is its score alone."""
         given = read(CombosParameters, state.setup.parameters)
-        arm: int = max(state.scratch["alive"], key=lambda one: _utility(state, one, given))
+        merits = _merits(state, given) if state.setup.own_judges else None
+        arm: int = max(
+            state.scratch["alive"], key=lambda one: _utility(state, one, given) if merits is None else merits[one]
+        )
         found = _strategy(given).best(_inner(state, arm, given))
         return replace(found, candidate=_outer_id(arm, found.candidate), arm=arm)
 
@@ -122,7 +126,7 @@ def _strategy(given: CombosParameters) -> Strategy:
 
 
 def _inner_setup(setup: Setup, given: CombosParameters) -> Setup:
-    return replace(setup, parameters=given.parameters, arms=1)
+    return replace(setup, parameters=given.parameters, arms=1, own_judges=False)
 
 
 def _outer_id(arm: int, candidate: str) -> str:
@@ -229,16 +233,25 @@ def _open_playoff(state: State, given: CombosParameters) -> None:
     state.scratch["playoff"] = {
         "bests": bests,
         "examples": list(some(setup.seed, "playoff", rung, setup.feedback, size)),
+        "scores": {},
     }
 
 
 def _playoff_plan(state: State) -> list[Evaluate]:
     """What is missing, example by example, so that a trimmed plan is fair."""
-    bests, examples = state.scratch["playoff"]["bests"], state.scratch["playoff"]["examples"]
+    playoff = state.scratch["playoff"]
+    bests = sorted(((int(arm), best) for arm, best in playoff["bests"].items()))
+    if state.setup.own_judges:
+        return [
+            Evaluate(candidate=best, example=example, arm=arm, reference=True)
+            for example in (*state.setup.validation, *playoff["examples"])
+            for arm, best in bests
+            if example not in playoff["scores"].get(str(arm), {})
+        ]
     return [
-        replace(item, arm=int(arm))
-        for example in examples
-        for arm, best in sorted(bests.items(), key=lambda pair: int(pair[0]))
+        replace(item, arm=arm)
+        for example in playoff["examples"]
+        for arm, best in bests
         for item in pool.missing(state, best, [example])
     ]
 
@@ -247,28 +260,74 @@ def _play(state: State, answers: Sequence[Answer]) -> None:
     known = {answer.key: answer for answer in answers}
     for item in _playoff_plan(state):
         answer = known.get(item.key)
-        if isinstance(answer, Scored):
+        if isinstance(answer, Scored) and item.reference:
+            state.scratch["playoff"]["scores"].setdefault(str(item.arm), {})[item.example] = answer.score
+        elif isinstance(answer, Scored):
             state.scores.setdefault(item.candidate, {})[item.example] = answer.score
 
 
 def _drop(state: State, given: CombosParameters) -> None:
     alive, playoff = state.scratch["alive"], state.scratch["playoff"]
     seen = (*state.setup.validation, *playoff["examples"])
-
-    def merit(arm: int) -> float:
-        score = pool.mean(state, playoff["bests"][str(arm)], seen)
-        return -math.inf if score is None else score - _price(state, arm, given)
-
-    ranked = sorted(alive, key=lambda arm: -merit(arm))
+    scores = {arm: _playoff_score(state, arm, seen) for arm in alive}
+    ranked = sorted(alive, key=lambda arm: -_worth(state, arm, scores[arm], given))
+    state.scratch["ranking"] = state.scratch.get("ranking", {}) | {str(arm): score for arm, score in scores.items()}
     state.scratch["alive"] = sorted(ranked[: math.ceil(len(ranked) / given.factor)])
     state.scratch["rung"] += 1
     state.scratch["playoff"] = None
 
 
+def _playoff_score(state: State, arm: int, examples: Sequence[str]) -> float | None:
+    """The mean of the arm's best prompt on the examples, by the judge that all arms share."""
+    playoff = state.scratch["playoff"]
+    if not state.setup.own_judges:
+        return pool.mean(state, playoff["bests"][str(arm)], examples)
+    return pool.mean_of(state, playoff["scores"].get(str(arm), {}), examples)
+
+
+def _worth(state: State, arm: int, score: float | None, given: CombosParameters) -> float:
+    return -math.inf if score is None else score - _price(state, arm, given)
+
+
+def _merits(state: State, given: CombosParameters) -> dict[int, float]:
+    """How the arms that are left stand by their common judge: by what there is of a playoff, else by the last one."""
+    alive, playoff = state.scratch["alive"], state.scratch["playoff"]
+    rows = [] if playoff is None else [set(playoff["scores"].get(str(arm), {})) for arm in alive]
+    common = sorted(set.intersection(*rows)) if rows else []
+    ranking = state.scratch.get("ranking", {})
+    scores = {arm: _playoff_score(state, arm, common) if common else ranking.get(str(arm)) for arm in alive}
+    return {arm: _worth(state, arm, score, given) for arm, score in scores.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmStanding:
+    """How an arm has done: `score` as of the last playoff that it was in, None before any. Costs are of rollouts."""
+
+    arm: int
+    left: bool
+    rollouts: int
+    score: float | None
+    cost_per_1000: float | None
+
+
+def standings(state: State) -> list[ArmStanding]:
+    """Of all arms of a search by combos, in their order."""
+    cost = state.scratch["cost"]
+    return [
+        ArmStanding(
+            arm=arm,
+            left=arm in state.scratch["alive"],
+            rollouts=_spent(state, arm),
+            score=state.scratch.get("ranking", {}).get(str(arm)),
+            cost_per_1000=1000 * cost[str(arm)] / _spent(state, arm) if _spent(state, arm) else None,
+        )
+        for arm in range(state.setup.arms)
+    ]
+
+
 def _utility(state: State, arm: int, given: CombosParameters) -> float:
     """The best prompt's mean, less what answers cost at the weight that cost has."""
-    score = _strategy(given).best(_inner(state, arm, given)).mean
-    return -math.inf if score is None else score - _price(state, arm, given)
+    return _worth(state, arm, _strategy(given).best(_inner(state, arm, given)).mean, given)
 
 
 def _price(state: State, arm: int, given: CombosParameters) -> float:

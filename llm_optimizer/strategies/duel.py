@@ -135,13 +135,13 @@ def _count(state: State, item: Compare, winner: str | None) -> None:
     count(state, "asked")
     count(state, "unscored", int(winner is None))
     share = {"first": (1.0, 0.0), "second": (0.0, 1.0), "tie": (0.5, 0.5)}.get(winner or "", (0.0, 0.0))
-    wins = state.scratch["wins"]
+    wins, weight = state.scratch["wins"], pool.weight(state, item.example)
     for name, won in zip(
         (f"{item.first}>{item.second}", f"{item.second}>{item.first}"),
         share,
         strict=True,
     ):
-        wins[name] = wins.get(name, 0) + won
+        wins[name] = wins.get(name, 0) + weight * won
 
 
 def _prune(state: State, room: int, *, keep: str) -> None:

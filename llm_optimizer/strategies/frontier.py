@@ -92,6 +92,8 @@ def _merged(state: State, a: str, b: str) -> bool:
 
 
 def _together(state: State, a: str, b: str) -> float:
-    """The sum over the examples of the better of the two scores."""
-    order = state.setup.validation
-    return sum(max(state.scores[a].get(one) or 0.0, state.scores[b].get(one) or 0.0) for one in order)
+    """The weighted sum over the examples of the better of the two scores."""
+    mine, theirs = state.scores[a], state.scores[b]
+    return sum(
+        pool.weight(state, one) * max(mine.get(one) or 0.0, theirs.get(one) or 0.0) for one in state.setup.validation
+    )

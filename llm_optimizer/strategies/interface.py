@@ -53,7 +53,9 @@ class Setup:
     `feedback` and `validation` are ids of disjoint examples (the same ones where there are too few); `golds` those of
     `feedback` that have an expected answer. `rollouts` is what may be spent, for strategies that size themselves by it.
     `judge_noise` is the standard deviation of a score when one output is scored twice. `locked` are parts of the prompt
-    that every candidate must hold to the letter. `arms` is the number of model combinations, for combos.
+    that every candidate must hold to the letter. `arms` is the number of model combinations, for combos; `own_judges`
+    whether some of them are scored by a judge of their own. `weights` says how much each example counts in means, 1 on
+    average; empty where all count the same.
     """
 
     prompt: str
@@ -68,6 +70,8 @@ class Setup:
     max_chars: int | None = None
     pairwise_only: bool = False
     arms: int = 1
+    own_judges: bool = False
+    weights: Mapping[str, float] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -107,17 +111,22 @@ class Evaluate:
     """A rollout: the candidate answers the example, and the run's evaluator scores the answer.
 
     Asked for again (same key), it is answered from what is stored and costs nothing: its output and feedback are needed
-    again. `arm` is the model combination.
+    again. `arm` is the model combination, whose own judge scores unless `reference`: then the one that all share does.
+    Of several `judgements` of one answer the score is the mean.
     """
 
     candidate: str
     example: str
     sample: int = 0
     arm: int = 0
+    reference: bool = False
+    judgements: int = 1
 
     @property
     def key(self) -> str:
-        return f"evaluate/{self.arm}/{self.candidate}/{self.example}/{self.sample}"
+        key = f"evaluate/{self.arm}/{self.candidate}/{self.example}/{self.sample}"
+        key = f"{key}/reference" if self.reference else key
+        return f"{key}/{self.judgements}" if self.judgements > 1 else key
 
     @property
     def rollouts(self) -> int:
@@ -166,12 +175,16 @@ class Propose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compare:
-    """Two candidates answer one example, and a pairwise judge says in both orders which answer is better."""
+    """Two candidates answer one example, and a pairwise judge says in both orders which answer is better.
+
+    `reference` is as in Evaluate.
+    """
 
     first: str
     second: str
     example: str
     arm: int = 0
+    reference: bool = False
 
     @property
     def key(self) -> str:

@@ -1,9 +1,10 @@
 """What the scores say about the candidates: means, paired differences, the best one. Pure; nothing here draws."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 
+from engine.evaluation.statistics import scaled_to_mean, weighted_mean
 from llm_optimizer.strategies.interface import Best, Candidate, Evaluate, State
 
 SEED = "c0"
@@ -31,16 +32,31 @@ def values(state: State, candidate: str, examples: Iterable[str]) -> list[float]
 
 
 def mean(state: State, candidate: str, examples: Iterable[str] | None = None) -> float | None:
-    """Over `examples` (None: those of validation) that have a score; None where none has."""
-    scored = values(state, candidate, state.setup.validation if examples is None else examples)
-    return fmean(scored) if scored else None
+    """Over `examples` (None: those of validation) that have a score, by their weights; None where none has."""
+    order = state.setup.validation if examples is None else examples
+    return mean_of(state, state.scores.get(candidate, {}), order)
+
+
+def mean_of(state: State, scores: Mapping[str, float | None], examples: Iterable[str]) -> float | None:
+    """As `mean`, of scores by example."""
+    rows = [(score, weight(state, one)) for one in examples if (score := scores.get(one)) is not None]
+    if state.setup.weights:
+        return weighted_mean([score for score, _ in rows], [share for _, share in rows])
+    return fmean(score for score, _ in rows) if rows else None
+
+
+def weight(state: State, example: str) -> float:
+    """How much the example counts, 1 on average."""
+    return state.setup.weights.get(example, 1.0)
 
 
 def differences(state: State, one: str, other: str, examples: Iterable[str]) -> list[float]:
-    """`one` minus `other` on each of `examples` that both have a score on."""
+    """`one` minus `other` on each of `examples` that both have a score on, such that the mean is the weighted one."""
     mine, theirs = state.scores.get(one, {}), state.scores.get(other, {})
-    pairs = ((mine.get(example), theirs.get(example)) for example in examples)
-    return [a - b for a, b in pairs if a is not None and b is not None]
+    rows = ((example, mine.get(example), theirs.get(example)) for example in examples)
+    gaps = [(a - b, weight(state, example)) for example, a, b in rows if a is not None and b is not None]
+    plain = [gap for gap, _ in gaps]
+    return scaled_to_mean(plain, [share for _, share in gaps]) if state.setup.weights else plain
 
 
 def hopeless(gaps: Sequence[float]) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 from engine.errors import StorageCorrupt
 from llm_optimizer.strategies.interface import Candidate, FinishReason, Setup, State
 
+_OBJECTS = ("parameters", "weights")
+
 
 def to_document(state: State) -> dict[str, Any]:
     """Lists, strings, numbers, booleans and None only; nothing of it is shared with `state`."""
@@ -68,4 +70,4 @@ def _listed(value: Any) -> Any:
 
 
 def _tupled(name: str, value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) and name != "parameters" else value
+    return tuple(value) if isinstance(value, list) and name not in _OBJECTS else value

@@ -1,5 +1,6 @@
 """How searches end, and what they leave: budgets, pauses, judges that fail, prompts that change, verdicts."""
 
+from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from engine.errors import InvalidField
 from engine.jobs.job import Job
-from engine.jobs.queue import JobQuery
+from engine.jobs.queue import JobQuery, Page
 from engine.jobs.states import JobState
 from engine.records.runs import Run, RunStatus, Withdrawal, discarded, paused, resumed
 from engine.records.searches import Promotion, RunBudget, Verdict
@@ -86,6 +87,59 @@ def test_a_search_that_finds_nothing_says_so(storage: Storage) -> None:
     run = ended(storage, Toy(always_useless=True), budget=RunBudget(calls=200))
     assert (run.status, progress_of(run).verdict) == (RunStatus.COMPLETED, Verdict.NO_IMPROVEMENT)
     assert progress_of(run).winner_id is None
+
+
+def test_looks_at_one_holdout_are_counted(storage: Storage) -> None:
+    """A second run on the same dataset has to be surer of its winner; one on another dataset does not."""
+    toy, budget = Toy(), RunBudget(calls=600)
+    runs = [ended(storage, toy, budget=budget, dataset_id=name) for name in ("d1", "d1", "d2")]
+    tests = [progress_of(run).numbers["test"] for run in runs]
+    assert [(test["looks"], test["level"]) for test in tests] == [(1, 0.05), (2, 0.025), (1, 0.05)]
+
+
+def test_a_judge_that_wavers_is_asked_several_times(storage: Storage) -> None:
+    """The more two judgements of one answer differ, the more are made of each answer that proves the winner."""
+    run = ended(storage, Toy(judged=True, wavering=0.2), budget=RunBudget(calls=900), force=True)
+    test = progress_of(run).numbers["test"]
+    assert progress_of(run).numbers["judgeNoise"] > 0.1
+    assert test["judgements"] == 2
+    jobs = storage.jobs.find(JobQuery(client_id=CLIENT), Page(limit=10_000))
+    proof = set(told(storage, run)["state"]["split"]["holdout"])
+    asked = [job for job in jobs if (job.client_reference or {}).get("role") == "eval"]
+    times = Counter(
+        ((job.client_reference or {})["example"], job.request_data["output"])
+        for job in asked
+        if (job.client_reference or {})["example"] in proof
+    )
+    assert set(times.values()) == {test["judgements"]}
+    assert run.totals.calls <= 900
+
+
+def test_weights_count_to_the_end(storage: Storage) -> None:
+    """Where one kind of example weighs most, the winner is good at that, and baseline and gain are weighted means."""
+    run = ended(storage, Toy(weights={"alpha": 8.0}), budget=RunBudget(calls=600))
+    state, numbers = told(storage, run)["state"], progress_of(run).numbers
+    assert numbers["weighted"]
+    assert "alpha" in (progress_of(run).best_text or "")
+    kinds = {one: 8.0 if int(one[1:]) % 5 == 0 else 1.0 for one in state["split"]["holdout"]}
+    gaps = {one: state["holdout"]["winner"][one] - state["holdout"]["c0"][one] for one in kinds}
+    wanted = sum(gaps[one] * kinds[one] for one in kinds) / sum(kinds.values())
+    assert numbers["test"]["mean"] == pytest.approx(wanted)
+
+
+def test_a_task_that_no_text_changes_is_left_alone(storage: Storage) -> None:
+    """Two rewrites, one of them made with the wanted answers at hand, score as the first prompt: the run ends there,
+    unless it is told to go on."""
+    toy = Toy(always_useless=True)
+    run = ended(storage, toy, budget=RunBudget(calls=1_000))
+    assert progress_of(run).verdict is Verdict.NO_HEADROOM
+    told_of = progress_of(run).numbers["headroom"]
+    assert (told_of["rewrite"], told_of["oracle"], told_of["examples"]) == (0.0, 0.0, 10)
+    assert toy.calls["meta"] == 2
+    asked = sorted(toy.told["meta"], key=lambda text: "Expected:" in text)
+    assert ["Expected:" in text for text in asked] == [False, True]
+    forced = ended(storage, Toy(always_useless=True), budget=RunBudget(calls=1_000), force=True)
+    assert progress_of(forced).verdict is Verdict.NO_IMPROVEMENT
 
 
 @pytest.mark.parametrize(
@@ -192,8 +246,6 @@ def test_jobs_that_are_taken_away_have_no_score(storage: Storage) -> None:
 
 
 def _pending(storage: Storage) -> list[Job]:
-    from engine.jobs.queue import Page
-
     return storage.jobs.find(JobQuery(client_id=CLIENT, status=JobState.PENDING), Page())
 
 

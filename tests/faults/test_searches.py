@@ -25,10 +25,10 @@ APART = {SQLITE: 11, "mongo": 41, "mongo-replica": 41}
 
 
 def begun(bench: Bench, **terms: Any) -> Run:
-    """A run whose first step is still to be made."""
+    """A run whose first step is still to be made, with a dataset of its own: nobody has looked at its holdout."""
     prompt = make_prompt(text=PROMPT, name=f"searched-{IDS.new()}")
     bench.truth.prompts.add(prompt)
-    values = {"dataset_id": "d", "budget": RunBudget(calls=120), "promote": Promotion.WHEN_PROVEN, **terms}
+    values = {"dataset_id": f"d-{IDS.new()}", "budget": RunBudget(calls=120), "promote": Promotion.WHEN_PROVEN, **terms}
     new = make_run(initial_prompt_ids=(prompt.id,), search=SearchTerms(**values))
     new = replace(new, metadata=replace(new.metadata, created_at=CLOCK.now()))
     run = Bench(bench.truth, bench.truth, bench.subjects).searching().begun(new)

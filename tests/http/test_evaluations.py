@@ -107,8 +107,22 @@ def test_from_a_dataset_to_a_verdict(shop: Shop) -> None:
     assert_fits(better, ComparisonResponse)
     assert compared(shop, evaluation_id, evaluation_id, "?cell=1").json()["verdict"] == "worse"
     assert compared(shop, evaluation_id, evaluation_id).json()["verdict"] == "not_proven"
+    assert not better["weighted"]
     beyond = compared(shop, evaluation_id, evaluation_id, "?cell=2")
     assert (beyond.status_code, "cell: evaluation" in beyond.json()["detail"]) == (400, True)
+
+
+def test_comparisons_are_weighted(shop: Shop) -> None:
+    """Where items weigh differently, means, gain and test of a comparison count each by its weight."""
+    items = [{"input": {"n": n}, "expected": str(n), "weight": 3 if n % 3 else 1} for n in range(12)]
+    dataset = shop.call("POST", "/datasets", {"name": "weighted", "items": items}).json()["datasetId"]
+    shop.api.optimizer.start()
+    done = driven(shop, begin(shop, dataset=dataset, maxParallel=50))
+    better = compared(shop, done["evaluationId"], done["evaluationId"], "?otherCell=1").json()
+    assert (better["weighted"], better["mean"], better["otherMean"]) == (True, pytest.approx(4 / 28), 1.0)
+    assert better["gain"] == pytest.approx(24 / 28)
+    assert better["mean"] == pytest.approx(done["cells"][0]["mean"])
+    assert_fits(better, ComparisonResponse)
 
 
 @pytest.mark.parametrize("field", ["dataset", "evaluator", "models", "prompts"])

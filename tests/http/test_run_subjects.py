@@ -58,8 +58,9 @@ def test_from_a_dataset_to_a_proven_prompt(shop: Shop) -> None:
     assert judged["model"] == shop.model
 
 
-def jobs_of(shop: Shop, run: dict[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = shop.call("GET", f"/jobs?clientReference.runId={run['runId']}").json()
+def jobs_of(shop: Shop, run: dict[str, Any], limit: int = 1000) -> list[dict[str, Any]]:
+    path = f"/jobs?clientReference.runId={run['runId']}&limit={limit}"
+    found: list[dict[str, Any]] = shop.call("GET", path).json()
     return found
 
 
@@ -93,6 +94,49 @@ def test_an_evaluator_scores_without_a_judge(shop: Shop) -> None:
     stored = shop.api.storage.jobs.get(meta["jobId"])
     assert stored is not None
     assert 'expected "right"' in (stored.instructions or "")
+
+
+def test_combinations_have_judges_of_their_own(shop: Shop) -> None:
+    """Each judges for its own search, one for all between them and at the end; one that is named twice counts once."""
+    for name in ("second", "third"):
+        shop.api.new_model(**model_body(name=name))
+    arms = [{"workingModel": shop.model, "metaModel": shop.model, "judgeModel": judge} for judge in ("second", "third")]
+    asked = [*arms, arms[0], {"workingModel": shop.model, "metaModel": shop.model, "judgeModel": shop.model}]
+    asked.append({"workingModel": shop.model, "metaModel": shop.model})
+    fields = {"strategy": {"name": "combos", "parameters": {"rung": 30}}, "budget": {"calls": 1500}}
+    answer = begun(shop, dataset=uploaded(shop), modelCombinations=asked, **fields)
+    assert [one["judgeModel"] for one in answer.json()["modelCombinations"]] == ["second", "third", shop.model, None]
+    run = driven(shop, answer.json()["runId"], Toy(judged=True))
+    assert (run["status"], run["search"]["verdict"]) == ("COMPLETED", "promoted")
+    report = shop.call("GET", f"/runs/{run['runId']}/report").json()
+    assert [one["judgeModel"] for one in report["combinations"]] == ["second", "third", None]
+    assert all(one["score"] is not None for one in report["combinations"])
+    jobs = [job for job in jobs_of(shop, run, limit=5000) if job["clientReference"]["role"] == "eval"]
+    assert {job["model"] for job in jobs} == {"second", "third", shop.model}
+    stored = StateStore(shop.api.storage.run_parts, SystemClock())
+    kept = shop.api.storage.runs.get(run["runId"])
+    assert kept is not None
+    assert kept.progress is not None
+    assert kept.progress.at is not None
+    proof = set(stored.read(kept.id, kept.progress.at)["split"]["holdout"])
+    assert {job["model"] for job in jobs if job["clientReference"]["example"] in proof} == {shop.model}
+    assert run["spent"]["eval"]["inputTokens"] == 10 * len(jobs)
+
+
+def test_judges_that_cannot_be_are_named(shop: Shop) -> None:
+    """An unknown one, and one where the evaluator asks no judge; a duel needs a judge that compares."""
+    metric = {"kind": "exact", "parameters": {"value": "right"}}
+    evaluator = shop.call("POST", "/evaluators", {"name": "right", "metrics": [metric]}).json()["evaluatorId"]
+    arm = {"workingModel": shop.model, "metaModel": shop.model}
+    dataset = uploaded(shop, 20)
+    for fields, named in (
+        ({"modelCombinations": [arm, {**arm, "judgeModel": "none"}]}, "modelCombinations[1].judgeModel: model not"),
+        ({"referenceJudge": "none"}, "referenceJudge: model not found"),
+        ({"referenceJudge": shop.model, "evaluator": evaluator}, "referenceJudge: the evaluator asks no judge"),
+        ({"strategy": {"name": "duel"}, "evaluator": evaluator}, "strategy.name: duel needs"),
+    ):
+        answer = begun(shop, dataset=dataset, **fields)
+        assert (answer.status_code, named in answer.json()["detail"]) == (400, True), answer.text
 
 
 @pytest.mark.parametrize(

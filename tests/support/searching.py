@@ -37,13 +37,15 @@ class Toy:
     """Example `x17` is solved by a prompt with `rule-7`; the first of two prompts is liked better when it solves more.
 
     `unscored` and `failing` are shares of calls that give nothing. A meta call adds the rule of a shown failure, else
-    any rule. `handicap` is by arm: the share of solved answers that are lost.
+    any rule. `handicap` is by arm: the share of solved answers that are lost. The own judges of `lenient` arms like
+    every answer but those to examples that end in 0.
     """
 
     seed: int = 0
     unscored: float = 0.0
     failing: float = 0.0
     handicap: tuple[float, ...] = (0.0,)
+    lenient: frozenset[int] = frozenset()
 
     def answer(self, state: State, item: Item) -> Answer:
         if isinstance(item, Evaluate):
@@ -62,6 +64,8 @@ class Toy:
         if self._draw("unscored", text, item.example).random() < self.unscored:
             return Scored(key=item.key, score=None, problem="the judge failed", cost=1.0)
         score = self._solves(text, item.example, item.arm)
+        if item.arm in self.lenient and not item.reference and not item.example.endswith("0"):
+            score = 1.0
         return Scored(key=item.key, score=score, output="?", feedback=f"rule-{int(item.example[1:]) % RULES}", cost=1.0)
 
     def _compared(self, state: State, item: Compare) -> Compared:
@@ -81,6 +85,10 @@ class Toy:
         return Proposed(key=item.key, proposals=tuple(Proposal(text=one, rationale="a rule") for one in made), cost=1.0)
 
 
+Content = tuple[str, str, int, int, bool]
+"""Text, example, sample, arm, and whether the common judge scores: what is answered once."""
+
+
 @dataclass
 class Driven:
     """A search that went as far as its budget: the last state, what it spent, and all it asked for."""
@@ -88,7 +96,7 @@ class Driven:
     state: State
     spent: int = 0
     items: list[Item] = field(default_factory=list)
-    stored: dict[tuple[str, str, int, int], Answer] = field(default_factory=dict)
+    stored: dict[Content, Answer] = field(default_factory=dict)
 
 
 Between = Callable[[State], State]
@@ -125,10 +133,10 @@ def search(
     return driven
 
 
-def _content(state: State, item: Item) -> tuple[str, str, int, int] | None:
+def _content(state: State, item: Item) -> Content | None:
     if not isinstance(item, Evaluate):
         return None
-    return state.candidates[item.candidate].text, item.example, item.sample, item.arm
+    return state.candidates[item.candidate].text, item.example, item.sample, item.arm, item.reference
 
 
 def _affordable(driven: Driven, items: tuple[Item, ...], rollouts: int) -> list[Item]:

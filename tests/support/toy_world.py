@@ -5,8 +5,9 @@ a useless one. A judge, where there is one, gives the score and says what is mis
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -50,6 +51,10 @@ class WordScoring:
     def models(self) -> tuple[str, ...]:
         return ("judge",) if self.judged else ()
 
+    @property
+    def can_compare(self) -> bool:
+        return self.pairwise
+
     def asks(self, example: Example, output: str) -> tuple[RolloutSpec, ...]:
         if not self.judged:
             return ()
@@ -77,20 +82,29 @@ def _mark(score: float, needs: str) -> Mark:
 
 @dataclass
 class Toy:
-    """Implements Subjects, and plays all models. `calls` counts jobs by role; `broken` are roles that fail at times."""
+    """Implements Subjects, and plays all models. `calls` counts jobs by role; `broken` are roles that fail at times.
+
+    `told` are the instructions that models had, by role. A `wavering` judge is off by so much, in turn up and down.
+    `weights` are those of examples by the word that they need.
+    """
 
     examples: int = 100
     judged: bool = False
     prompt: str = PROMPT
     broken: frozenset[str] = frozenset()
     always_useless: bool = False
+    wavering: float = 0.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+    told: dict[str, list[str]] = field(default_factory=dict)
+    judged_before: Counter[str] = field(default_factory=Counter)
     calls: dict[str, int] = field(default_factory=dict)
 
     def pinned(self, run: Run) -> JsonObject:
         return {"prompt": self.prompt}
 
     def load(self, run: Run, pinned: JsonObject) -> Subject:
-        known = [example(number) for number in range(self.examples)]
+        plain = [example(number) for number in range(self.examples)]
+        known = [replace(one, weight=self.weights.get(one.input["needs"], 1.0)) for one in plain]
         return Subject(
             prompt=pinned["prompt"],
             others=(),
@@ -109,6 +123,7 @@ class Toy:
         """What becomes of a job of a run."""
         role = str((job.client_reference or {}).get("role"))
         self.calls[role] = self.calls.get(role, 0) + 1
+        self.told.setdefault(role, []).append(job.instructions or "")
         if role in self.broken and _number(_asked(job)) % 2:
             return DeadLettered(make_failure())
         return Completed(result={"text": self._answer(role, job)})
@@ -119,7 +134,10 @@ class Toy:
             return self._edited(told)
         if role == "eval":
             mark = _mark(float(job.request_data["output"] == "right"), job.request_data["input"]["needs"])
-            return orjson.dumps({"score": mark.score, "feedback": mark.feedback}).decode()
+            self.judged_before[_asked(job)] += 1
+            off = self.wavering * (1 if self.judged_before[_asked(job)] % 2 else -1)
+            score = min(max((mark.score or 0.0) + off, 0.0), 1.0) if off else mark.score
+            return orjson.dumps({"score": score, "feedback": mark.feedback}).decode()
         return "right" if job.request_data["needs"] in told else "wrong"
 
     def _edited(self, told: str) -> str:

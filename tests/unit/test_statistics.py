@@ -41,6 +41,18 @@ def test_the_same_seed_says_the_same() -> None:
     assert interval_of(values, 7) != interval_of(values, 8)
 
 
+def test_weighted_pairs() -> None:
+    """A pair of weight 3 is worth three; equal weights change nothing, whatever they are; nothing weighs nothing."""
+    values = _noise(25, 0.1, 1)
+    plain, heavy = paired(values, 7), paired(values, 7, weights=[2.5] * 25)
+    assert heavy.mean == pytest.approx(plain.mean)
+    assert (heavy.p, heavy.enough, heavy.wins) == (plain.p, plain.enough, plain.wins)
+    assert paired([1.0, -1.0], 7, weights=[3.0, 1.0]).mean == pytest.approx(0.5)
+    assert paired([1.0, -1.0], 7, weights=[0.0, 0.0]).mean == 0.0
+    assert not paired([1.0] * 9 + [-1.0], 7, weights=[1.0] * 9 + [9.0]).proves()
+    assert (paired(values, 7, level=0.005).enough or 0) > (plain.enough or 0)
+
+
 def test_p_is_that_of_all_signs() -> None:
     """For three equal gains one of the eight choices of signs is as good: p is near 1/8. Zeros change nothing."""
     assert sign_flip_p([1.0, 1.0, 1.0], 1) == pytest.approx(1 / 8, abs=0.01)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InvalidField, StorageCorrupt, UnknownReference
+from llm_optimizer.strategies import combos
 from llm_optimizer.strategies.interface import Compare, Evaluate, FinishReason, Propose, Setup, State
 from llm_optimizer.strategies.registry import BUILT_IN, Strategies, built_in
 from llm_optimizer.strategies.state_codec import from_document, to_document
@@ -198,6 +199,36 @@ class TestCombos:
         assert sorted(spent[arm] for arm in "023")[:2] == [60, 60]
         asked = [item.key for item in driven.items if isinstance(item, Propose)]
         assert len(asked) == len(set(asked))
+
+    def test_own_judges_do_not_rank(self) -> None:
+        """Arms search by their own judges, whose scores decide nothing between arms: who is liked by a lenient one
+        drops out. A playoff is on the same examples for all; in pieces and through JSON it says the same."""
+        setup = setup_of({"rung": 60}, arms=4, rollouts=1200, own_judges=True)
+        world = Toy(handicap=(0.6, 0.0, 0.5, 0.7), lenient=frozenset({0, 3}))
+        driven = search(built_in("combos"), setup, world, rollouts=3000)
+        assert 1 in driven.state.scratch["alive"]
+        assert built_in("combos").best(driven.state).arm == 1
+        ranked = [item for item in driven.items if isinstance(item, Evaluate) and item.reference]
+        by_arm = {arm: [item.example for item in ranked if item.arm == arm] for arm in (0, 3)}
+        first = len(VALIDATION) + 15
+        assert by_arm[0][:first] == by_arm[3][:first]
+        assert set(VALIDATION) < set(by_arm[3])
+        assert not set(by_arm[0]) - {*VALIDATION, *FEEDBACK}
+        pieces = search(built_in("combos"), setup, world, rollouts=3000, at_once=7, between=through_json)
+        assert by_id(pieces.state)["scratch"]["ranking"] == by_id(driven.state)["scratch"]["ranking"]
+        scores = {each.arm: each.score for each in combos.standings(driven.state)}
+        assert (scores[1] or 0) > max(scores[0] or 0, scores[3] or 0)
+
+    def test_a_budget_that_ends_in_between_is_fair(self) -> None:
+        """Before any playoff has ended nobody is best by the scores of a judge of its own."""
+        setup = setup_of({"rung": 100}, arms=3, rollouts=600, own_judges=True)
+        world = Toy(handicap=(0.9, 0.0, 0.9), lenient=frozenset({2}))
+        best = [
+            built_in("combos").best(search(built_in("combos"), setup, world, rollouts=spent).state).arm
+            for spent in (100, 320, 360)
+        ]
+        assert best[0] == 0
+        assert best[1:] == [1, 1]
 
     def test_cost_can_count(self) -> None:
         """With a weight on cost the same score at a price is worth less."""

@@ -1,5 +1,6 @@
 """What the strategies are made of: texts that may be tried, minibatches, splits, fronts, meta prompts."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from llm_optimizer.strategies.meta_prompts import Example, check_template, read,
 from llm_optimizer.strategies.minibatch import minibatch
 from llm_optimizer.strategies.phases import opening
 from llm_optimizer.strategies.splitting import split, validation_size
+from llm_optimizer.strategies.state_codec import from_document, to_document
 
 IDS = st.lists(st.integers(0, 10**6).map("x{}".format), unique=True, max_size=60)
 EXAMPLES = {
@@ -127,6 +129,15 @@ class TestFrontier:
         assert pool.mean(state, "a") == 0.5
         assert frontier.wins(state, "a", "b") == ["2"]
         assert pool.differences(state, "a", "b", "12345") == [1, -1, -1, 0]
+
+    def test_weights_count(self) -> None:
+        """Means and differences count an example by its weight."""
+        state = self.state()
+        state.setup = replace(state.setup, weights={"1": 3.0, "2": 0.5, "3": 0.5, "4": 0.5, "5": 0.5})
+        assert pool.mean(state, "a") == pytest.approx(0.8)
+        gaps = pool.differences(state, "a", "b", "12345")
+        assert sum(gaps) / len(gaps) == pytest.approx((3.5 - 1) / 5)
+        assert from_document(to_document(state)).setup == state.setup
 
     @pytest.mark.parametrize(
         ("gaps", "given_up"), [([], False), ([-1.0] * 3, True), ([-1, 1, -1, 0], False), ([-1, -1, -1, 0], True)]
