@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.core.answers import Json
 from api.core.docs import DocumentationLocked
+from api.core.limit_headers import limits_told
 from api.core.openai_failures import Unanswered, of_provider_error
 from api.core.problems import Told, is_openai, problem
 from api.core.unprocessable import KeyReused, Unprocessable
@@ -51,7 +52,8 @@ log = structlog.get_logger(__name__)
 class Answer:
     """`detail` None shows the error's own text; the texts of errors with a fixed detail are for the log alone.
 
-    `told` is what OpenAI's body says beside the text, `openai_status` the status where OpenAI's API has another one.
+    `told` is what OpenAI's body says beside the text, `openai_status` the status where OpenAI's API has another one,
+    `openai_detail` the text where it has to be another one for clients that are made for it.
     """
 
     status: int
@@ -59,6 +61,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     told: Told = _NOTHING_MORE
     openai_status: int | None = None
+    openai_detail: str | None = None
 
 
 TABLE: dict[type[MetasyncError], Answer] = {
@@ -67,7 +70,12 @@ TABLE: dict[type[MetasyncError], Answer] = {
     InvalidField: Answer(400, told=Told(code="invalid_value")),
     UnknownReference: Answer(400, told=Told("not_found_error", "not_found"), openai_status=404),
     DocumentationLocked: Answer(401, headers={"WWW-Authenticate": 'Basic realm="Documentation"'}),
-    Unauthenticated: Answer(401, told=Told(code="invalid_api_key")),
+    Unauthenticated: Answer(
+        401,
+        told=Told(code="invalid_api_key"),
+        openai_detail="No valid API key: send the key of a client as `Authorization: Bearer <key>`, which is what an"
+        " SDK does with its api_key",
+    ),
     Forbidden: Answer(403),
     Unprocessable: Answer(422, told=Told(code="invalid_value"), openai_status=400),
     KeyReused: Answer(422, told=Told(code="idempotency_key_reused", param="Idempotency-Key")),
@@ -115,7 +123,7 @@ def openai_answer(error: MetasyncError) -> tuple[int, str, Told]:
         told = Told(told.kind, code, error.field)
     elif isinstance(error, InvalidField):
         told = Told(told.kind, told.code, error.field)
-    return answer.openai_status or answer.status, answer.detail or str(error), told
+    return answer.openai_status or answer.status, answer.openai_detail or answer.detail or str(error), told
 
 
 async def _on_error(request: Request, error: Exception) -> Json:
@@ -131,6 +139,7 @@ async def _on_error(request: Request, error: Exception) -> Json:
         return problem(request.scope, answer.status, _detail(error, answer), headers=headers)
     if seconds is not None:
         headers["Retry-After"] = str(min(max(1, round(seconds)), LONGEST_WAIT_SECONDS))
+    headers |= limits_told(request.scope)
     if isinstance(error, Unanswered) and not error.again:
         headers["x-should-retry"] = "false"
     status, text, told = openai_answer(error)

@@ -1,14 +1,14 @@
 """/v1/chat/completions and /v1/embeddings, as OpenAI's API has them, for clients made for it."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
-import orjson
 from fastapi import APIRouter, Header, Request, Response
 
 from api.core.access import Accessed
 from api.core.answers import Json
 from api.core.hang_up import hung_up
+from api.core.limit_headers import limit_headers, tell_if_it_fails
+from api.core.nesting import stored_body
 from api.core.streamed import Streamed
 from api.models.openai_frames import Chunks
 from api.models.openai_requests import ChatRequest, EmbeddingsRequest, openai_problems
@@ -18,7 +18,7 @@ from api.services.direct import Patience
 from api.services.job_drafts import EndpointDraft
 from api.services.openai_calls import OpenAiAnswer
 from engine.errors import InvalidField
-from engine.llm import JsonObject, Level
+from engine.llm import JsonObject
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
@@ -55,10 +55,10 @@ async def create_chat_completion(
     """Answers a conversation by any model, whole or streamed. It is stored as a job of operation `chat.completions`,
     or as a stream. A whole answer that does not come in time is withdrawn, unless the request has an Idempotency-Key:
     repeating it then gets the answer. A stream takes no such key, since it is not said twice."""
-    asked: JsonObject = orjson.loads(await request.body())
+    asked = stored_body(await request.body())
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
-        return await _streamed(asked, access, key, usage=usage)
+        return await _streamed(asked, request, access, key, usage=usage)
     draft = EndpointDraft(
         endpoint=CHAT, model=body.model, request_data=asked, operation="chat.completions", priority=priority
     )
@@ -79,20 +79,21 @@ async def create_embeddings(
     draft = EndpointDraft(
         endpoint=EMBEDDINGS,
         model=body.model,
-        request_data=orjson.loads(await request.body()),
+        request_data=stored_body(await request.body()),
         operation="embeddings",
         priority=priority,
     )
     return await _answered(draft, request, access, key, seconds)
 
 
-async def _streamed(asked: JsonObject, access: Accessed, key: str | None, *, usage: bool) -> Response:
-    maker = maker_of(await access.caller())
+async def _streamed(asked: JsonObject, request: Request, access: Accessed, key: str | None, *, usage: bool) -> Response:
+    maker, levels = maker_of(await access.caller()), access.services.openai_calls.levels
+    tell_if_it_fails(request.scope, lambda: levels(asked["model"]))
     if key is not None:
         raise InvalidField("Idempotency-Key", "a stream is not said twice: leave the key out, or do not stream")
     live = await access.services.streams.open_chat(asked, maker, access.services.gate)
-    levels = access.services.openai_calls.levels(live.stream.model)
-    return Streamed(live, Chunks(live.stream, usage=usage), headers=_limits(levels))
+    headers = limit_headers(levels(live.stream.model))
+    return Streamed(live, Chunks(live.stream, usage=usage), headers=headers)
 
 
 async def _answered(
@@ -102,23 +103,16 @@ async def _answered(
     request_key = key_of(key, draft.endpoint, caller, raw)
     wait = DEFAULT_SECONDS if seconds is None else seconds
     patience = Patience(wait, lambda: hung_up(request), for_money=False)
-    answer = await access.services.openai_calls.run(draft, maker_of(caller), request_key, patience)
+    calls = access.services.openai_calls
+    tell_if_it_fails(request.scope, lambda: calls.levels(draft.model))
+    answer = await calls.run(draft, maker_of(caller), request_key, patience)
     return Json(answer.body, headers=_headers(answer))
 
 
 def _headers(answer: OpenAiAnswer) -> dict[str, str]:
     """Which job it was, how long its calls took, and what is left of the model's limits, in OpenAI's own headers."""
     headers = {"X-Job-Id": answer.job.id, "openai-processing-ms": str(round(answer.job.totals.duration * 1000))}
-    headers |= _limits(answer.levels)
+    headers |= limit_headers(answer.levels)
     if answer.replayed:
         headers["Idempotency-Replayed"] = "true"
-    return headers
-
-
-def _limits(levels: Sequence[Level]) -> dict[str, str]:
-    headers = {}
-    for level in levels:
-        headers[f"x-ratelimit-limit-{level.kind}"] = str(level.limit)
-        headers[f"x-ratelimit-remaining-{level.kind}"] = str(level.remaining)
-        headers[f"x-ratelimit-reset-{level.kind}"] = f"{level.resets_in:.3f}s"
     return headers

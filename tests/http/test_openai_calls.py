@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from engine.jobs.queue import JobQuery
+from engine.llm import JsonObject
 from engine.records.streams import StreamQuery
 from tests.http.test_openai_errors import error_of
 from tests.support.api import Api, running_api
@@ -20,6 +22,7 @@ from tests.support.jobs_http import Shop, open_shop
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 JSON = {"content-type": "application/json"}
 HELLO = [{"role": "user", "content": "hello"}]
+DEEP: list[Any] = reduce(lambda inner, _: [inner], range(300), [])
 AT_ONCE = 5.0
 """Seconds: far less than the ten minutes that a caller here waits."""
 
@@ -122,6 +125,24 @@ def test_what_is_wrong_is_named(local: Shop, fake: FakeProvider, fields: dict[st
     assert (local.api.storage.jobs.count(JobQuery()), fake.seen.total) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": [*HELLO, {"role": "user", "content": DEEP}]}, "messages[1].content"),
+        ({"tools": DEEP}, "tools"),
+        ({"extra": {"of": [DEEP]}}, "extra.of"),
+        ({"x" * 1000: DEEP}, "x" * 100),
+    ],
+)
+def test_what_is_nested_too_deeply_is_named(local: Shop, fake: FakeProvider, fields: JsonObject, param: str) -> None:
+    """JSON that could not be stored or shown any more is told of the field that has it, whole and streamed."""
+    for stream in (False, True):
+        error = error_of(ask(local, stream=stream, **fields), 400)
+        assert (error["code"], error["param"]) == ("invalid_value", param)
+    assert error_of(raw(local, json.dumps({"model": "chatty", "input": DEEP}), EMBEDDINGS), 400)["param"] == "input"
+    assert (local.api.storage.jobs.count(JobQuery()), fake.seen.total) == (0, 0)
+
+
 def test_headers_that_are_wrong_are_named(local: Shop) -> None:
     """So are the headers by which a request says how urgent it is and how long it may take."""
     for name, value in (("x-timeout-seconds", "0"), ("x-timeout-seconds", "soon"), ("x-priority", "0")):
@@ -172,6 +193,20 @@ def test_limits_are_told_with_streams_too(local: Shop) -> None:
         assert 0 <= int(headers["x-ratelimit-remaining-requests"]) <= 600
         assert headers["x-ratelimit-reset-requests"].endswith("s")
         assert "x-ratelimit-limit-tokens" not in headers
+
+
+def test_limits_are_told_with_errors_too(local: Shop, fake: FakeProvider) -> None:
+    """So does an error, once it is known which model is meant and by whom; before that nobody is told."""
+    fake.add(Rule(fault("status", code=400)))
+    for stream in (False, True):
+        answer = ask(local, stream=stream)
+        assert error_of(answer, 400)["type"] == "invalid_request_error"
+        assert answer.headers["x-ratelimit-limit-requests"] == "600"
+        assert 0 <= int(answer.headers["x-ratelimit-remaining-requests"]) < 600
+    unknown = local.api.http.post(CHAT, json={"model": local.model, "messages": HELLO})
+    assert error_of(unknown, 401)["code"] == "invalid_api_key"
+    for answer in (unknown, ask(local, model="nobody's"), ask(local, n=0)):
+        assert not [name for name in answer.headers if name.startswith("x-ratelimit")]
 
 
 def test_a_stream_takes_no_idempotency_key(local: Shop, fake: FakeProvider) -> None:

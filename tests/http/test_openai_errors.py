@@ -36,10 +36,12 @@ def test_a_wrong_method_is_told(local_api: Api) -> None:
 
 
 def test_a_wrong_key_is_an_authentication_error(local_api: Api) -> None:
-    """No key and a wrong one are told alike."""
+    """No key and a wrong one are told alike, with the one header that clients of OpenAI's API send."""
     for headers in ({}, {"Authorization": "Bearer sk-wrong"}):
         error = error_of(local_api.http.get("/v1/models", headers=headers), 401)
         assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
+        assert "Authorization: Bearer <key>" in error["message"]
+        assert "Client ID" not in error["message"]
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(local_api: Api) -> None:
