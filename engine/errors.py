@@ -10,6 +10,7 @@ MetasyncError
 ├── Unauthenticated           no valid credentials
 ├── Forbidden                 valid credentials, not enough
 ├── BudgetExhausted           a client's budget or a worker's cost cap is used up: waits, charges nothing
+├── CallsUsedUp               a job has made as many calls as it may
 ├── TooManyAtOnce             this process has as much to do as it may: try again soon
 ├── LeaseLost                 the lease or its fencing token is no longer current
 ├── Interrupted               a stream was ended before its answer had come
@@ -89,6 +90,10 @@ class Forbidden(MetasyncError):
 
 class BudgetExhausted(MetasyncError):
     code = "budget_exhausted"
+
+
+class CallsUsedUp(MetasyncError):
+    code = "calls_used_up"
 
 
 class TooManyAtOnce(MetasyncError):

@@ -5,15 +5,27 @@ queue what was asked already.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from engine.jobs.job import Job, Totals
 from engine.jobs.states import JobState
 from engine.records.runs import sum_of
+from llm_optimizer.allowance import Need, spent_of
 from llm_optimizer.asking import Asked, Asking
-from llm_optimizer.rollouts import Role, RolloutSpec, is_awaited, job_id_of, job_of, paid, was_dropped
+from llm_optimizer.reserving import NOTHING, UNBOUND, Grant, Till
+from llm_optimizer.rollouts import (
+    FREELY,
+    Leave,
+    Role,
+    RolloutSpec,
+    is_awaited,
+    job_id_of,
+    job_of,
+    paid,
+    was_dropped,
+)
 from llm_optimizer.strategies.interface import Answer
 from llm_optimizer.withdrawal import OwnJobs
 
@@ -23,14 +35,23 @@ Find = Callable[[Sequence[str]], Mapping[str, Job]]
 
 
 class Desk:
-    """At most `most` items are begun and unanswered at a time, in the plan's order. Synchronous, for one thread."""
+    """At most `most` items are begun and unanswered at a time, in the plan's order. Synchronous, for one thread.
 
-    def __init__(self, asking: Asking, items: Sequence[Asked], most: int) -> None:
+    A plan is taken up in parts, each of which fits into what `till` has left even if all of it takes as much as it can.
+    So which items are asked depends on what was taken alone, and is the same for a process that takes the step over.
+    """
+
+    def __init__(self, asking: Asking, items: Sequence[Asked], most: int, till: Till) -> None:
         self._asking = asking
         self._most = most
+        self._till = till
         self._open = {item.key: item for item in items}
         self._keys = tuple(self._open)
-        self._waiting = deque(self._keys)
+        self._left = list(self._keys)
+        self._late: list[str] = []
+        self._grants: dict[str, Grant] = {}
+        self._leaves: dict[str, Leave] = {}
+        self._waiting: deque[str] = deque()
         self._begun: dict[str, None] = {}
         self._news: set[str] = set()
         self._askers: dict[str, set[str]] = {}
@@ -41,7 +62,8 @@ class Desk:
 
     @property
     def is_done(self) -> bool:
-        return not self._open
+        """Whether all that was taken up is answered, or is to be taken up anew."""
+        return not self._begun and not self._waiting
 
     @property
     def answers(self) -> list[Answer]:
@@ -77,20 +99,64 @@ class Desk:
             items = left if found else []
         return free
 
-    def cut(self, keys: Iterable[str]) -> None:
-        """Only these items are to be asked."""
-        kept = set(keys)
-        self._open = {key: item for key, item in self._open.items() if key in kept}
-        self._keys = tuple(self._open)
-        self._waiting = deque(self._keys)
+    def take_up(self, free: Collection[str] = (), *, pairs: bool = False) -> bool:
+        """The next part of the plan: whether there is one. Nothing may be under way.
+
+        Where nothing fits, what is `free` is taken up all the same. `pairs`: two items belong together each.
+        """
+        if not self._till.restricts:
+            keys = dict.fromkeys(self._left, UNBOUND)
+        else:
+            keys = self._affordable(pairs) or {key: NOTHING for key in self._left if key in free}
+        self._grants |= keys
+        self._left = [key for key in self._left if key not in keys]
+        self._late = [key for key in self._late if key not in keys]
+        self._waiting.extend(keys)
+        return bool(keys)
+
+    def _affordable(self, pairs: bool) -> dict[str, Grant]:
+        known = {job_id: job for job_id, job in self._jobs.items() if self._counts(job_id, job)}
+        order = [*self._late, *self._left]
+        items = [self._open[key] for key in order]
+        grants = self._till.granted(items, lambda item: self._asking.standing(item, known), self._taken())
+        if pairs:
+            begun = min(len(grants), len(self._late))
+            grants = grants[: begun + (len(grants) - begun) // 2 * 2]
+        return dict(zip(order, grants, strict=False))
+
+    def _counts(self, job_id: str, job: Job | None) -> bool:
+        """Not a job that another process made for an item that is not yet taken up here."""
+        return job_id in self._leaves or job is None or not self._asking.is_fresh(job)
+
+    def _taken(self) -> Need:
+        """By this step so far: what is known, and what may have been taken beyond it."""
+        known = [job for job_id in self._leaves if (job := self._jobs.get(job_id)) is not None]
+        return spent_of(paid(job) for job in known if self._asking.is_fresh(job)) + self.withheld()
+
+    def withheld(self) -> Need:
+        """What this step's jobs may have taken beyond what is known of them."""
+        asked = [job_id for job_id in sorted(self._leaves) if job_id in self._jobs]
+        found = [(self._specs[job_id], self._jobs[job_id]) for job_id in asked]
+        mine = [(spec, job) for spec, job in found if job is None or self._asking.is_fresh(job)]
+        return sum((self._till.withheld(spec, job) for spec, job in mine), Need())
+
+    def close(self, find: Find) -> None:
+        """Answers what has ended; nothing more is to be asked."""
+        found = _looked_up(find, self.awaited)
+        self._learn({job_id: job for job_id, job in found.items() if not was_dropped(job)})
+        self._advanced()
+        self._jobs |= found
 
     def go_on(self, find: Find, jobs: OwnJobs, now: datetime) -> None:
         """Answers what can be answered, and makes the calls that are next."""
         self._reopen(jobs, now)
         while wanted := self._advanced():
             found = _looked_up(find, list(wanted))
-            missing = [spec for job_id, spec in wanted.items() if job_id not in found]
-            made = [job_of(self._asking.owner, spec, now) for spec in missing]
+            missing = {job_id: spec for job_id, spec in wanted.items() if job_id not in found}
+            made = [
+                job_of(self._asking.owner, spec, now, self._leaves.get(job_id, FREELY))
+                for job_id, spec in missing.items()
+            ]
             if made:
                 jobs.insert(made)
             self._learn({**found, **{job.id: job for job in made}})
@@ -137,13 +203,37 @@ class Desk:
 
     def _looked_over(self, key: str) -> dict[str, RolloutSpec]:
         standing = self._asking.standing(self._open[key], self._jobs)
+        wanted = {job_id_of(self._asking.owner, spec): spec for spec in standing.wanted}
+        may_go_on = self._accounted(key, standing.jobs, wanted)
         if standing.answer is not None:
             self._answers[key] = standing.answer
             del self._open[key], self._begun[key]
             return {}
+        if not may_go_on:
+            del self._begun[key]
+            self._late.append(key)
+            return {}
         for job_id in standing.jobs:
             self._askers.setdefault(job_id, set()).add(key)
-        return {job_id_of(self._asking.owner, spec): spec for spec in standing.wanted}
+        return wanted
+
+    def _accounted(self, key: str, job_ids: Sequence[str], wanted: Mapping[str, RolloutSpec]) -> bool:
+        """Whether what the item's jobs can take at most is within what was reserved for it; then it is deducted."""
+        grant = self._grants[key]
+        specs = {job_id: wanted.get(job_id) or self._specs[job_id] for job_id in job_ids if job_id not in self._leaves}
+        new = {job_id: spec for job_id, spec in specs.items() if self._is_new(job_id)}
+        need = self._till.most(new.values(), grant)
+        if grant.need is not None and not grant.need.holds(need):
+            return False
+        self._grants[key] = grant.less(need)
+        self._leaves |= {job_id: self._till.leave(spec, grant) for job_id, spec in new.items()}
+        self._specs |= new
+        return True
+
+    def _is_new(self, job_id: str) -> bool:
+        """Whether it is this step that pays for the job."""
+        job = self._jobs.get(job_id)
+        return job is None or self._asking.is_fresh(job)
 
     def _learn(self, found: Mapping[str, Job | None]) -> None:
         self._jobs.update(found)

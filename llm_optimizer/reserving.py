@@ -1,14 +1,15 @@
 """How much of a plan may be asked: what it may take at most, against what the run's budget has left. Pure."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import orjson
 
-from engine.jobs.job import Totals
+from engine.jobs.job import Job
 from engine.records.searches import Phase, RunBudget
-from llm_optimizer.allowance import Need, Seen, fits, how_many_fit, need_of_call, spent_of
-from llm_optimizer.asking import Asked, Asking, Rescore
-from llm_optimizer.rollouts import Role
+from llm_optimizer.allowance import Need, Seen, fits, longest_answer, most_of_call, need_of_call
+from llm_optimizer.asking import Asked, Asking, Rescore, Standing
+from llm_optimizer.rollouts import FREELY, MAX_ATTEMPTS, Leave, Role, RolloutSpec, unknown_calls
 from llm_optimizer.search import FIRST, Search, improved, judgements
 from llm_optimizer.strategies.interface import Compare, Evaluate, Propose
 from llm_optimizer.subject import Subject
@@ -46,6 +47,28 @@ class Reserve:
             need += judging
         return need
 
+    def most(self, spec: RolloutSpec, answer: int) -> Need:
+        """The most that one call can take whose answer may have so many tokens."""
+        return most_of_call(spec.sent, spec.schema, answer, self._subject.tariffs[spec.model])
+
+    def answer(self, spec: RolloutSpec, *, brief: bool) -> int:
+        """Tokens that an answer may have."""
+        seen = self._seen.get(seen_name(spec.role, spec.model))
+        return longest_answer(self._subject.tariffs[spec.model], seen, brief=brief)
+
+    def after(self, item: Asked, standing: Standing) -> tuple[RolloutSpec, ...]:
+        """The judges' calls that follow the calls that are wanted now, for answers as long as they are expected."""
+        if not any(spec.role is Role.WORK for spec in standing.wanted) or isinstance(item, Propose):
+            return ()
+        example, scoring = self._subject.examples[item.example], self._asking.scoring(item)
+        answer = "x" * (self._longest_seen() * _CHARACTERS_PER_TOKEN)
+        if isinstance(item, Compare):
+            return scoring.compares(example, answer, answer)
+        return scoring.asks(example, answer) * (item.judgements if isinstance(item, Evaluate) else 1)
+
+    def _longest_seen(self) -> int:
+        return max((seen.answer for name, seen in self._seen.items() if name.startswith("work ")), default=256)
+
     def _working(self, candidate: str, example: str, arm: int) -> Need:
         spec = self._asking.work(candidate, example, arm)
         return self._call(Role.WORK, spec.model, spec.characters)
@@ -53,8 +76,7 @@ class Reserve:
     def _judging(self, item: Evaluate | Compare | Rescore, answers: int) -> Need:
         known = self._subject.examples[item.example]
         texts = len(orjson.dumps([known.input, known.expected], option=orjson.OPT_NON_STR_KEYS))
-        longest = max((seen.answer for name, seen in self._seen.items() if name.startswith("work ")), default=256)
-        characters = _JUDGE_OVERHEAD + texts + answers * longest * _CHARACTERS_PER_TOKEN
+        characters = _JUDGE_OVERHEAD + texts + answers * self._longest_seen() * _CHARACTERS_PER_TOKEN
         need = Need()
         for model in self._asking.scoring(item).models:
             need += self._call(Role.EVAL, model, characters)
@@ -87,18 +109,73 @@ def kept_back(search: Search, reserve: Reserve, budget: RunBudget) -> Need:
     )
 
 
-def admitted(
-    items: Sequence[Asked],
-    free: Collection[str],
-    reserve: Reserve,
-    *,
-    budget: RunBudget,
-    spent: Mapping[str, Totals],
-    kept: Need,
-) -> list[str]:
-    """The keys of the items that may be asked, from the first one on; what is `free` is paid for already."""
-    used = spent_of(spent.values()) + kept
-    needs = [Need() if item.key in free else reserve.of(item) for item in items]
-    if fits(budget, used, Need()):
-        return [item.key for item in items[: how_many_fit(budget, used, needs)]]
-    return [item.key for item in items if item.key in free]
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What an item may take: `calls` of each of its jobs that may cost something, and `need` of all of them together,
+    None does not restrict. `brief`: answers are held to what they are expected to have at most."""
+
+    calls: int
+    need: Need | None
+    brief: bool = False
+
+    def less(self, need: Need) -> "Grant":
+        return self if self.need is None else replace(self, need=self.need - need)
+
+
+UNBOUND = Grant(MAX_ATTEMPTS, None)
+NOTHING = Grant(MAX_ATTEMPTS, Need())
+_TERMS = (NOTHING, Grant(1, Need()), Grant(1, Need(), brief=True))
+"""From the best one on: with fewer calls what a provider refuses is still tried again, for it costs nothing."""
+
+
+class Till:
+    """What one step may use of its run's budget: `used` before it, `kept` for later."""
+
+    def __init__(self, reserve: Reserve, budget: RunBudget, *, used: Need, kept: Need) -> None:
+        self._reserve = reserve
+        self._budget = budget
+        self._used = used + kept
+        self._bounds_answers = budget.tokens is not None or budget.amount is not None
+        self.restricts = self._bounds_answers or budget.calls is not None
+
+    def most(self, specs: Iterable[RolloutSpec], grant: Grant) -> Need:
+        """The most that the jobs of these can take with what is granted to each."""
+        needs = (self._reserve.most(spec, self._reserve.answer(spec, brief=grant.brief)) for spec in specs)
+        return sum(needs, Need()).times(grant.calls)
+
+    def leave(self, spec: RolloutSpec, grant: Grant) -> Leave:
+        """With which bounds a job is made."""
+        if not self.restricts:
+            return FREELY
+        return Leave(grant.calls, self._reserve.answer(spec, brief=grant.brief) if self._bounds_answers else None)
+
+    def withheld(self, spec: RolloutSpec, job: Job | None) -> Need:
+        """What a job may have taken beyond what is known of it; None: it was deleted."""
+        if job is None:
+            return self.most([spec], NOTHING)
+        untold, lost = unknown_calls(job)
+        answer = self._reserve.answer(spec, brief=False) if job.most_output is None else job.most_output
+        return replace(self._reserve.most(spec, answer).times(untold + lost), calls=lost)
+
+    def granted(self, items: Sequence[Asked], standing: Callable[[Asked], Standing], taken: Need) -> list[Grant]:
+        """What the items may take, from the first one on as many as fit together after `taken`."""
+        for terms in _TERMS:
+            grants = self._fitting(items, standing, self._used + taken, terms)
+            if grants:
+                return grants
+        return []
+
+    def _fitting(
+        self, items: Sequence[Asked], standing: Callable[[Asked], Standing], used: Need, terms: Grant
+    ) -> list[Grant]:
+        grants: list[Grant] = []
+        if not fits(self._budget, used, Need()):
+            return grants
+        for item in items:
+            stands = standing(item)
+            need = self.most((*stands.wanted, *self._reserve.after(item, stands)), terms)
+            used += need
+            if not fits(self._budget, used, Need()):
+                break
+            grants.append(replace(terms, need=need))
+        return grants

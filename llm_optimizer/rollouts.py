@@ -13,14 +13,14 @@ from enum import StrEnum
 
 import orjson
 
-from engine.jobs.job import Call, Job, Totals, totals_of
+from engine.jobs.job import Job, Totals, totals_of
 from engine.jobs.states import JobState
 from engine.llm import JsonObject, ResponseFormat
 from engine.metadata import Metadata
 from engine.records.runs import OPTIMIZER
 
 MAX_ATTEMPTS = 3
-"""Of a rollout's job: what may be paid for it at most is reserved before it is made."""
+"""Of a rollout's job, and of its calls that may cost something where a budget is to be kept."""
 
 _AWAITED = (JobState.PENDING, JobState.PROCESSING)
 
@@ -72,6 +72,33 @@ class RolloutSpec:
         """Of what is sent, without the prompts that are named by id."""
         return len(self.instructions or "") + len(orjson.dumps(self.request_data, option=orjson.OPT_INDENT_2))
 
+    @property
+    def sent(self) -> int:
+        """Bytes of the same."""
+        data = orjson.dumps(self.request_data, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+        return len((self.instructions or "").encode()) + len(data)
+
+    @property
+    def schema(self) -> int:
+        """Bytes of the schema that the answer has to match; 0 without one."""
+        if not isinstance(self.response_format, dict):
+            return 0
+        return len(orjson.dumps(self.response_format, option=orjson.OPT_INDENT_2))
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """How many calls that may cost something a job may make, and how many tokens each may answer with.
+
+    None does not restrict.
+    """
+
+    calls: int | None = None
+    output: int | None = None
+
+
+FREELY = Leave()
+
 
 def job_id_of(owner: Owner, spec: RolloutSpec) -> str:
     """24 hex characters that depend on the owner and on what is asked."""
@@ -90,7 +117,7 @@ def job_id_of(owner: Owner, spec: RolloutSpec) -> str:
     return f"{int(owner.planned_at.timestamp()):08x}{digest.hexdigest()[:16]}"
 
 
-def job_of(owner: Owner, spec: RolloutSpec, now: datetime) -> Job:
+def job_of(owner: Owner, spec: RolloutSpec, now: datetime, leave: Leave = FREELY) -> Job:
     """The job that makes the call."""
     return Job(
         id=job_id_of(owner, spec),
@@ -104,6 +131,8 @@ def job_of(owner: Owner, spec: RolloutSpec, now: datetime) -> Job:
         request_data=spec.request_data,
         response_format=spec.response_format,
         max_attempts=MAX_ATTEMPTS,
+        most_calls=leave.calls,
+        most_output=leave.output,
         client_reference={**owner.reference, "role": str(spec.role), **spec.reference},
         metadata=Metadata(created_at=now, created_by=owner.created_by),
     )
@@ -135,9 +164,10 @@ def problem_of(job: Job | None) -> str:
 
 def paid(job: Job) -> Totals:
     """The sum of the calls that a provider may charge for: those that it refused or never got are left out."""
-    calls = [call for attempt in job.ledger for call in attempt.calls]
-    return totals_of(call for call in calls if _may_be_charged(call))
+    return totals_of(call for attempt in job.ledger for call in attempt.calls if call.may_cost)
 
 
-def _may_be_charged(call: Call) -> bool:
-    return call.outcome != "error" or bool(call.input_tokens) or bool(call.output_tokens)
+def unknown_calls(job: Job) -> tuple[int, int]:
+    """Calls of which nobody told what they took; and how many more may have been made by attempts that were lost."""
+    untold = sum(call.cost_unknown for attempt in job.ledger for call in attempt.calls)
+    return untold, sum(attempt.is_lost for attempt in job.ledger)

@@ -16,7 +16,15 @@ from engine.evaluation.statistics import weighted_mean
 from engine.llm import JsonObject
 from engine.records.searches import Phase, SearchTerms, Verdict
 from llm_optimizer import headroom
-from llm_optimizer.allowance import Seen, seen_from_document, seen_to_document
+from llm_optimizer.allowance import (
+    NOTHING,
+    Need,
+    Seen,
+    need_from_document,
+    need_to_document,
+    seen_from_document,
+    seen_to_document,
+)
 from llm_optimizer.asking import MOST_JUDGEMENTS, Asked, Rescore
 from llm_optimizer.headroom import Probe
 from llm_optimizer.strategies import pool, state_codec
@@ -54,7 +62,8 @@ _ROOT_TWO = math.sqrt(2.0)
 class Search:
     """All that is known of a search, as it is stored.
 
-    `pinned` are texts as they were when the run began. `points` are for the report: how the best mean rose over calls.
+    `pinned` are texts as they were when the run began. `withheld` is what calls may have taken
+    beyond what is known of them. `points` are for the report: how the best mean rose over calls.
     `first`, `again` and `holdout[which]` are scores by example. `winner` is the best text once the search has ended.
     `weights` are those of the holdout's examples. `looks` says how many runs have looked at the holdout, with this one.
     """
@@ -70,6 +79,7 @@ class Search:
     first: dict[str, float | None] = field(default_factory=dict)
     again: dict[str, float | None] = field(default_factory=dict)
     holdout: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    withheld: Need = NOTHING
     points: list[JsonObject] = field(default_factory=list)
     finish: str | None = None
     winner: str | None = None
@@ -281,6 +291,7 @@ def to_document(search: Search) -> dict[str, Any]:
         "again": search.again,
         "holdout": search.holdout,
         "points": search.points,
+        "withheld": need_to_document(search.withheld),
         "finish": search.finish,
         "winner": search.winner,
         "winnerArm": search.winner_arm,
@@ -313,6 +324,7 @@ def from_document(document: Mapping[str, Any]) -> Search:
         again=dict(document["again"]),
         holdout={which: dict(scores) for which, scores in document["holdout"].items()},
         points=list(document["points"]),
+        withheld=need_from_document(document["withheld"]) if "withheld" in document else NOTHING,
         finish=document["finish"],
         winner=document["winner"],
         winner_arm=document["winnerArm"],

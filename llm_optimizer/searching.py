@@ -23,7 +23,7 @@ from llm_optimizer.looks import looks_before
 from llm_optimizer.opening import effective, opened
 from llm_optimizer.proving import Proving
 from llm_optimizer.report import report_of
-from llm_optimizer.reserving import Reserve, admitted, kept_back, seen_name
+from llm_optimizer.reserving import Reserve, Till, kept_back, seen_name
 from llm_optimizer.rollouts import Owner, paid
 from llm_optimizer.run_tools import RunTools
 from llm_optimizer.search import Search
@@ -40,6 +40,7 @@ _SOONEST_SECONDS = 0.1
 _LATEST_SECONDS = 2.0
 """Jobs that other replicas work on are asked for after a tenth of the time that the step has taken."""
 
+_MOMENT = 0.01
 _TIME_TO_SEARCH = 0.75
 """Of the seconds of a budget; the rest is for the proof on the holdout."""
 
@@ -143,10 +144,13 @@ class Searching:
                 self._plan(opened_run)
             desk = opened_run.desk
             if desk is not None:
-                self._go_on(opened_run, desk)
-                self._consume_some(opened_run)
-                if not desk.is_done and not self._is_late(opened_run):
-                    return self._patience(opened_run)
+                if not self._is_late(opened_run):
+                    self._go_on(opened_run, desk)
+                    self._consume_some(opened_run)
+                    if not desk.is_done:
+                        return self._patience(opened_run)
+                    if desk.take_up(pairs=_in_pairs(opened_run.search)):
+                        continue
                 self._apply(opened_run, desk)
             if opened_run.run.status is not RunStatus.RUNNING:
                 self.forget(run.id)
@@ -184,17 +188,13 @@ class Searching:
             self._next_phase(it, within_budget=not self._is_late(it))
             return
         asking = _asking(it)
-        desk = Desk(asking, items, it.terms.max_parallel)
-        free = desk.known_before(self._tools.queue.get_many)
         reserve = Reserve(asking, it.search.seen)
-        kept = kept_back(it.search, reserve, it.budget)
-        keys = admitted(items, free, reserve, budget=it.budget, spent=it.run.spent, kept=kept)
-        if it.search.phase is Phase.HOLDOUT and not it.search.by_comparison:
-            keys = keys[: len(keys) // 2 * 2]
-        if not keys:
+        used, kept = spent_of(it.run.spent.values()) + it.search.withheld, kept_back(it.search, reserve, it.budget)
+        desk = Desk(asking, items, it.terms.max_parallel, Till(reserve, it.budget, used=used, kept=kept))
+        free = desk.known_before(self._tools.queue.get_many)
+        if not desk.take_up(free, pairs=_in_pairs(it.search)):
             self._next_phase(it, within_budget=False)
             return
-        desk.cut(keys)
         it.desk, it.asking, it.began = desk, asking, self._tools.clock.monotonic()
         it.refreshed = it.began
 
@@ -221,20 +221,27 @@ class Searching:
 
     def _patience(self, it: _Open) -> float:
         taken = (self._tools.clock.monotonic() - it.began) * _SHARE
-        return min(max(taken, _SOONEST_SECONDS), _LATEST_SECONDS)
+        patience = min(max(taken, _SOONEST_SECONDS), _LATEST_SECONDS)
+        seconds = it.budget.seconds
+        return patience if seconds is None else min(patience, max(self._seconds_left(it, seconds), _MOMENT))
 
     def _is_late(self, it: _Open) -> bool:
         """Whether the budget's seconds are over; then calls under way are dropped."""
         seconds = it.budget.seconds
         if seconds is None or it.late:
             return it.late
-        keeps = it.search.phase is not Phase.HOLDOUT and bool(it.search.split.holdout)
-        allowed = seconds * _TIME_TO_SEARCH if keeps else seconds
-        if it.progress.active(self._tools.clock.now()) < allowed:
+        if self._seconds_left(it, seconds) > 0:
             return False
         self._tools.jobs.withdraw_all(it.run, Withdrawal.ALL, self._tools.clock.now())
+        if it.desk is not None:
+            it.desk.close(self._tools.queue.get_many)
         it.late = True
         return True
+
+    def _seconds_left(self, it: _Open, seconds: float) -> float:
+        """Of those that a budget has, to the end of the search or of the run."""
+        keeps = it.search.phase is not Phase.HOLDOUT and bool(it.search.split.holdout)
+        return (seconds * _TIME_TO_SEARCH if keeps else seconds) - it.progress.active(self._tools.clock.now())
 
     def _is_stale(self, it: _Open) -> bool:
         """Whether the last improvement is longer ago than the run's patience allows."""
@@ -250,6 +257,7 @@ class Searching:
         spent = _together(it.run.spent, desk.spent())
         search.seen = _learned(search.seen, desk)
         search.points = _with_point(search, spent)
+        search.withheld = it.search.withheld + desk.withheld()
         it.desk = None
         self._store(it, search, spent)
 
@@ -301,6 +309,11 @@ class Searching:
         progress = self._proving.concluded(run, search, now)
         metadata = run.metadata.touched(now, OPTIMIZER)
         return replace(run, status=RunStatus.COMPLETED, progress=progress.stopped(now), lease=None, metadata=metadata)
+
+
+def _in_pairs(search: Search) -> bool:
+    """Whether two items of a plan belong together each: both prompts answer an example of the holdout."""
+    return search.phase is Phase.HOLDOUT and not search.by_comparison
 
 
 def _asking(it: _Open) -> Asking:

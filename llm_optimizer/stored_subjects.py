@@ -1,6 +1,6 @@
 """Subjects from storage: prompts, models, a dataset and an evaluator, as they are when a process takes a run up."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from engine.errors import InvalidField, UnknownReference
@@ -13,7 +13,7 @@ from engine.records.datasets import Dataset, DatasetItem
 from engine.records.runs import Run
 from engine.records.searches import Combination, SearchTerms
 from engine.records.store import Storage, Where
-from engine.records.values import Model
+from engine.records.values import ROUTER, Model
 from llm_optimizer.allowance import Tariff
 from llm_optimizer.metric_scoring import MetricScoring, rubric_of
 from llm_optimizer.strategies.meta_prompts import check_template
@@ -58,7 +58,9 @@ class StoredSubjects:
             for arm in arms
             if arm.judge is not None
         }
-        models = self._models({*scoring.models, *own, *(name for arm in arms for name in (arm.working, arm.meta))})
+        names = {*scoring.models, *own, *(name for arm in arms for name in (arm.working, arm.meta))}
+        models = self._models(names)
+        known = self._with_others(models)
         return Subject(
             prompt=pinned["prompt"],
             others=tuple(pinned["others"]),
@@ -66,8 +68,8 @@ class StoredSubjects:
             examples={item.id: _example(item) for item in self._examples(run, terms)},
             scoring=scoring,
             arms=arms,
-            tariffs={model.name: Tariff(model.prices, _limit(model)) for model in models},
-            currency=_common_currency(terms, models),
+            tariffs={name: tariff_of(name, known) for name in names},
+            currency=_common_currency(terms, list(known.values())),
             own=own,
         )
 
@@ -100,14 +102,28 @@ class StoredSubjects:
                 if place in wanted:
                     yield item
 
-    def _models(self, names: set[str]) -> list[Model]:
+    def _models(self, names: set[str]) -> dict[str, Model]:
         """The oldest of each name, as jobs find them."""
+        oldest = self._oldest(names)
+        for name in sorted(names - set(oldest)):
+            raise UnknownReference("model", name)
+        return oldest
+
+    def _oldest(self, names: set[str]) -> dict[str, Model]:
         oldest: dict[str, Model] = {}
         for model in self._storage.models.find(Where(equals={"name": sorted(names)}), Page(limit=10_000)):
             oldest.setdefault(model.name, model)
-        for name in sorted(names - set(oldest)):
-            raise UnknownReference("model", name)
-        return list(oldest.values())
+        return oldest
+
+    def _with_others(self, models: dict[str, Model]) -> dict[str, Model]:
+        """With those that may answer in their place, and in the place of these; names that nobody has are left out."""
+        known, asked = dict(models), set(models)
+        new = models
+        while names := {name for model in new.values() for name in _others(model)} - asked:
+            asked |= names
+            new = self._oldest(names)
+            known |= new
+        return known
 
 
 def arms_of(run: Run, terms: SearchTerms, judges: set[str]) -> tuple[Combination, ...]:
@@ -150,6 +166,24 @@ def _example(item: DatasetItem) -> Example:
 
 def _limit(model: Model) -> int | None:
     return model.max_completion_token if model.max_completion_token is not None else model.max_token
+
+
+def _others(model: Model) -> tuple[str, ...]:
+    return (*model.fallbacks, *(target.model for target in model.targets))
+
+
+def tariff_of(name: str, models: Mapping[str, Model]) -> Tariff:
+    """What calls of the model cost at most, whichever of `models` answers in its place."""
+    names, left = {name: None}, [name]
+    while left:
+        new = [other for other in _others(models[left.pop()]) if other in models and other not in names]
+        names |= dict.fromkeys(new)
+        left += new
+    model, *others = (models[each] for each in names)
+    limits = [_limit(each) for each in (model, *others) if each.sdk != ROUTER]
+    known = [limit for limit in limits if limit is not None]
+    longest = max(known) if known and len(known) == len(limits) else None
+    return Tariff(model.prices, longest, tuple(each.prices for each in others))
 
 
 def _common_currency(terms: SearchTerms, models: Sequence[Model]) -> str | None:

@@ -116,6 +116,7 @@ class CompletionHandler:
             user=user_text(job.request_data),
             temperature=job.temperature,
             response_format=job.response_format,
+            most_output=job.most_output,
         )
         return await self._steps.take(work, step)
 
@@ -167,6 +168,7 @@ class CompletionHandler:
                 temperature=job.temperature,
                 response_format="text" if name == "meta" else "json",
                 number=number,
+                most_output=job.most_output,
             )
             return await self._steps.take(work, step)
 

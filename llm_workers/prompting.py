@@ -55,14 +55,16 @@ def completion_request(
     timeouts: Timeouts,
     turns: tuple[Turn, ...] = (),
     max_tokens: int | None = None,
+    most_output: int | None = None,
 ) -> CompletionRequest:
-    """Without `max_tokens` the model's own limit holds."""
+    """Without `max_tokens` the model's own limit holds, or `most_output` where that is less."""
+    limits = [limit for limit in (token_limit(model), most_output) if limit is not None]
     return CompletionRequest(
         endpoint=endpoint_of(model, key),
         system=system,
         user=user,
         temperature=clamped_temperature(temperature, model),
-        max_tokens=token_limit(model) if max_tokens is None else max_tokens,
+        max_tokens=min(limits, default=None) if max_tokens is None else max_tokens,
         response_format=response_format,
         turns=turns,
         attempt_id=attempt_id,

@@ -49,6 +49,7 @@ class Step:
     path: str | None = None
     body: JsonObject = field(default_factory=dict)
     response_format: ResponseFormat = "json"
+    most_output: int | None = None
     number: int = 1
     place: int = 0
 
@@ -156,6 +157,7 @@ class Steps:
             turns=turns,
             attempt_id=attempt_id,
             timeouts=self._timeouts,
+            most_output=step.most_output,
         )
 
     async def _read(self, completion: Completion, asked: str, step: Step) -> JsonObject:

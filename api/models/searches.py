@@ -39,7 +39,11 @@ class SplitModel(Body):
 
 
 class RunBudgetModel(Body):
-    """What all calls of the run may take, whatever their role. What is absent is not restricted."""
+    """What all calls of the run may take, whatever their role. What is absent is not restricted.
+
+    Whether a call is made depends on what it can take at most: with a limit in tokens or money, answers of models that
+    have no `maxCompletionToken` are held to 4,096 tokens, or eight times the longest one seen.
+    """
 
     calls: Count | None = None
     tokens: Count | None = None

@@ -17,7 +17,8 @@ class Assignment(Protocol):
     def job(self) -> Job: ...
 
     def guard(self) -> None:
-        """Raises LeaseLost where the lease can have run out by this process's own clock. Call before every call."""
+        """Call before every call. Raises LeaseLost where the lease can have run out by this process's own clock, and
+        CallsUsedUp where the job has made as many calls as it may."""
         ...
 
     async def reload(self) -> Job:

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from engine.errors import LeaseLost, StorageError, StorageUnavailable
+from engine.errors import CallsUsedUp, LeaseLost, StorageError, StorageUnavailable
 from engine.jobs.job import Attempt, Call, Job
 from engine.jobs.outcome import Completed, DeadLettered, Outcome, Released, Retried
 from engine.jobs.queue import Hold, JobQueue
@@ -63,6 +63,11 @@ class Held:
         return bool(self._calls)
 
     def guard(self) -> None:
+        self._guard_lease()
+        if not self.job.may_call(self._calls):
+            raise CallsUsedUp(f"job {self.job.id} has made as many calls as it may: {self.job.most_calls}")
+
+    def _guard_lease(self) -> None:
         if self.lost or self._clock.monotonic() >= self.good_until:
             raise LeaseLost(f"the lease of job {self.job.id} is no longer certain")
 
@@ -79,7 +84,7 @@ class Held:
             try:
                 return await self._hop(self._queue.get, self.job.id)
             except StorageUnavailable:
-                self.guard()
+                self._guard_lease()
                 await asyncio.sleep(_OUTAGE_PAUSE_SECONDS)
 
     def record(self, call: Call) -> None:

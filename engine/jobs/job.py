@@ -59,6 +59,15 @@ class Call:
     error_type: str | None = None
     request_id: str | None = None
 
+    @property
+    def may_cost(self) -> bool:
+        """Whether a provider may charge for it: not where it refused the call or never got it."""
+        return self.outcome != "error" or bool(self.input_tokens) or bool(self.output_tokens)
+
+    @property
+    def cost_unknown(self) -> bool:
+        return self.may_cost and self.output_tokens is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
@@ -77,6 +86,11 @@ class Attempt:
     error_type: str | None = None
     error_message: str | None = None
     calls: tuple[Call, ...] = ()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nobody has told which calls it made: one may have been."""
+        return not self.calls and self.outcome in ("lease_lost", "canceled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +133,9 @@ class Job:
     then its body and `response_data` the body of the answer, and neither prompts nor `temperature` play a part.
     `instructions` is text that follows the working prompts' texts, for prompts that are stored nowhere.
     `prompt_flow` is the id of the flow whose prompts the working prompts were when the job was made.
+
+    `most_calls` is how many calls may ever be made for it that may cost something, `most_output` how many tokens each
+    of them may answer with, whatever its model allows; None does not restrict.
     """
 
     id: str
@@ -142,6 +159,8 @@ class Job:
     instructions: str | None = None
     prompt_flow: str | None = None
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    most_calls: int | None = None
+    most_output: int | None = None
     due_at: datetime | None = None
     token: int = 0
     lease: Lease | None = None
@@ -164,3 +183,11 @@ class Job:
         completed = next((attempt for attempt in reversed(self.ledger) if attempt.outcome == "completed"), None)
         calls = () if completed is None else completed.calls
         return next((call.model for call in reversed(calls) if call.step == "work" and call.outcome == "ok"), None)
+
+    def may_call(self, made: Iterable[Call]) -> bool:
+        """Whether one more call may be made in an attempt that has `made` those; see `most_calls`."""
+        if self.most_calls is None:
+            return True
+        calls = sum(call.may_cost for attempt in self.ledger for call in attempt.calls)
+        lost = sum(attempt.is_lost for attempt in self.ledger)
+        return calls + lost + sum(call.may_cost for call in made) < self.most_calls

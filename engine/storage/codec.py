@@ -244,6 +244,8 @@ def request_to_document(job: Job) -> Document:
         "instructions": job.instructions,
         "promptFlow": job.prompt_flow,
         "maxAttempts": job.max_attempts,
+        "mostCalls": job.most_calls,
+        "mostOutput": job.most_output,
         "_metadata": metadata_to_document(job.metadata),
     }
 
@@ -325,6 +327,8 @@ def _job(document: Mapping[str, Any]) -> Job:
         instructions=document.get("instructions"),
         prompt_flow=document.get("promptFlow"),
         max_attempts=document["maxAttempts"],
+        most_calls=document.get("mostCalls"),
+        most_output=document.get("mostOutput"),
         due_at=instant(document["dueAt"]),
         token=document["token"],
         lease=lease_from_document(document["lease"]),

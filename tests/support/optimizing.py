@@ -23,7 +23,7 @@ from llm_optimizer.subject import Subjects
 from llm_optimizer.withdrawal import OwnJobs
 from tests.support.factories import CLIENT, IDS, make_failure, make_run
 from tests.support.rig import Rig, ScriptedHandler, running_pool
-from utilities.clock import SystemClock
+from utilities.clock import Clock, SystemClock
 from utilities.ids import ObjectIds
 
 Play = Callable[[Job], Outcome]
@@ -77,6 +77,7 @@ class Bench:
     subjects: Subjects | None = None
     client_id: str = CLIENT
     watch: Watch = field(default_factory=Watch)
+    clock: Clock = _CLOCK
 
     def searching(self) -> Searching:
         """As a process that has just started has it."""
@@ -86,7 +87,7 @@ class Bench:
             runs=self.storage.runs,
             queue=self.storage.jobs,
             jobs=OwnJobs(self.storage.jobs, signals),
-            clock=_CLOCK,
+            clock=self.clock,
             ids=ObjectIds(),
             watch=self.watch,
         )

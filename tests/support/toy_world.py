@@ -59,7 +59,12 @@ class WordScoring:
         if not self.judged:
             return ()
         data = {"input": example.input, "output": output}
-        return (RolloutSpec(role=Role.EVAL, model="judge", instructions="Judge it.", request_data=data),)
+        wanted: JsonObject = {"type": "json_schema", "schema": {"type": "object"}}
+        return (
+            RolloutSpec(
+                role=Role.EVAL, model="judge", instructions="Judge it.", request_data=data, response_format=wanted
+            ),
+        )
 
     def mark(self, example: Example, output: str, judged: Sequence[JsonObject | None]) -> Mark:
         if not self.judged:
@@ -85,7 +90,7 @@ class Toy:
     """Implements Subjects, and plays all models. `calls` counts jobs by role; `broken` are roles that fail at times.
 
     `told` are the instructions that models had, by role. A `wavering` judge is off by so much, in turn up and down.
-    `weights` are those of examples by the word that they need.
+    `weights` are those of examples by the word that they need. `limit` is of all models' answers, in tokens.
     """
 
     examples: int = 100
@@ -97,6 +102,7 @@ class Toy:
     weights: Mapping[str, float] = field(default_factory=dict)
     told: dict[str, list[str]] = field(default_factory=dict)
     judged_before: Counter[str] = field(default_factory=Counter)
+    limit: int | None = None
     calls: dict[str, int] = field(default_factory=dict)
 
     def pinned(self, run: Run) -> JsonObject:
@@ -112,7 +118,7 @@ class Toy:
             examples={one.id: one for one in known},
             scoring=WordScoring(judged=self.judged),
             arms=(Combination("m", "editor"),),
-            tariffs={name: Tariff(PRICES) for name in ("m", "editor", "judge")},
+            tariffs={name: Tariff(PRICES, self.limit) for name in ("m", "editor", "judge")},
             currency="USD",
         )
 

@@ -14,8 +14,11 @@ from llm_optimizer.allowance import (
     Seen,
     Tariff,
     fits,
-    how_many_fit,
+    longest_answer,
+    most_of_call,
+    need_from_document,
     need_of_call,
+    need_to_document,
     seen_from_document,
     seen_to_document,
     spent_of,
@@ -26,17 +29,39 @@ NEEDS = st.builds(Need, st.integers(0, 9), st.integers(0, 500), st.decimals(0, 3
 CAPS = st.none() | st.integers(0, 60)
 
 
-@given(needs=st.lists(NEEDS, max_size=30), spent=NEEDS, calls=CAPS, tokens=CAPS, amount=CAPS)
-def test_what_is_admitted_fits(
-    needs: list[Need], spent: Need, calls: int | None, tokens: int | None, amount: int | None
-) -> None:
-    """As many as fit, none of which goes over any cap, and not one less than would have fitted."""
+@given(
+    first=NEEDS,
+    second=NEEDS,
+    calls=CAPS,
+    tokens=CAPS,
+    amount=CAPS,
+)
+def test_what_fits(first: Need, second: Need, calls: int | None, tokens: int | None, amount: int | None) -> None:
+    """Two needs fit together where no cap is exceeded by their sum."""
     money = None if amount is None else Money(Decimal(amount), "USD")
-    budget = RunBudget(calls=calls, tokens=None if tokens is None else tokens * 20, amount=money)
-    count = how_many_fit(budget, spent, needs)
-    taken = sum(needs[:count], Need())
-    assert count == 0 or fits(budget, spent, taken)
-    assert count == len(needs) or not fits(budget, spent, taken + needs[count])
+    whole = first + second
+    caps = ((calls, whole.calls), (tokens, whole.tokens), (amount, whole.amount))
+    budget = RunBudget(calls=calls, tokens=tokens, amount=money)
+    assert fits(budget, first, second) == all(cap is None or used <= cap for cap, used in caps)
+
+
+def test_the_most_that_a_call_can_take() -> None:
+    """A token for every byte, the answer's limit, the dearest of the models; with a schema also what is sent back."""
+    dear = Prices(tokens=1000, currency="USD", input=Decimal(2), output=Decimal(4), cached_input=Decimal(3))
+    plain = most_of_call(1_000, 0, 100, Tariff(PRICES))
+    assert (plain.calls, plain.tokens) == (1, 1_000 + 512 + 100)
+    assert plain.amount == (Decimal(1_512) * 1 + Decimal(100) * 10) / 1000
+    assert most_of_call(1_000, 0, 100, Tariff(PRICES, others=(dear,))).amount == (Decimal(1_512) * 3 + 400) / 1000
+    assert most_of_call(1_000, 50, 100, Tariff(PRICES)).tokens > plain.tokens + 50 + 100
+
+
+def test_the_longest_answer() -> None:
+    """Within the model's limit; without one, or with a very high one, far more than was ever seen."""
+    seen = Seen().learned(100, Totals(calls=1, input_tokens=10, output_tokens=1_000))
+    assert longest_answer(Tariff(PRICES), None) == longest_answer(Tariff(PRICES, 128_000), None) == 4_096
+    assert longest_answer(Tariff(PRICES, 500), seen) == 500
+    assert longest_answer(Tariff(PRICES, 128_000), seen) == 8_000
+    assert longest_answer(Tariff(PRICES), seen, brief=True) == 4_064
 
 
 def test_estimates_are_rather_high() -> None:
@@ -62,3 +87,9 @@ def test_spent_adds_all_roles_up() -> None:
     """Calls, tokens both ways, and both costs."""
     totals = Totals(calls=2, input_tokens=3, output_tokens=4, input_cost=Decimal("0.1"), output_cost=Decimal("0.2"))
     assert spent_of([totals, totals]) == Need(4, 14, Decimal("0.6"))
+
+
+@given(need=NEEDS)
+def test_needs_go_through_json(need: Need) -> None:
+    """Unchanged, to the last place of the amount."""
+    assert need_from_document(need_to_document(need)) == need

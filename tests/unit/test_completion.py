@@ -78,6 +78,16 @@ def test_the_token_limit(lab: Completing, limits: dict[str, int], sent: int | No
     assert lab.fake.seen.calls[0].body.get("max_tokens") == sent
 
 
+@pytest.mark.parametrize(("limits", "sent"), [({"max_token": 10}, 7), ({"max_token": 5}, 5), ({}, 7)])
+def test_the_token_limit_of_a_job(lab: Completing, limits: dict[str, int], sent: int) -> None:
+    """A job may be held to shorter answers than its model gives, never allowed longer ones."""
+    lab.model(**limits)
+
+    lab.run(lab.job(most_output=7))
+
+    assert lab.fake.seen.calls[0].body["max_tokens"] == sent
+
+
 def test_a_call_on_the_ledger(lab: Completing) -> None:
     """A good call is recorded with its tokens, its time and what it cost by the model's prices."""
     lab.model("m!usage,input=300,output=100,cached=200,reasoning=50", prices=PRICES)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import InvalidField, LeaseLost
+from engine.errors import CallsUsedUp, InvalidField, LeaseLost
 from engine.jobs.held import Held
 from engine.llm import AnswerMisfits, UnusableAnswer
 from engine.pricing import Prices
@@ -46,6 +46,17 @@ def test_an_answer_beside_the_schema(lab: Completing) -> None:
     assert "$ breaks 'type'" in str(done.error)
     assert done.error.raw == '["a", "b"]'
     assert [call.input_tokens for call in done.calls] == [11]
+
+
+def test_a_job_that_may_make_one_call(lab: Completing) -> None:
+    """It is not asked again, and its one call is on the ledger."""
+    lab.model("m!list")
+
+    done = lab.run(lab.job(model="m!list", response_format=WANTED, most_calls=1), reasks=2)
+
+    assert type(done.error) is CallsUsedUp
+    assert [call.error_type for call in done.calls] == ["AnswerMisfits"]
+    assert len(lab.fake.seen.calls) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from engine.jobs.job import Call
 from engine.jobs.states import JobState
 from engine.records.runs import OPTIMIZER
 from llm_optimizer.rollouts import (
+    Leave,
     Owner,
     Role,
     RolloutSpec,
@@ -18,6 +19,7 @@ from llm_optimizer.rollouts import (
     paid,
     problem_of,
     response_of,
+    unknown_calls,
     was_dropped,
 )
 from tests.support.factories import CLIENT, NOW, make_attempt, make_call, make_failure, make_job, metadata
@@ -91,4 +93,18 @@ def test_refused_calls_cost_nothing() -> None:
         return make_call(outcome=outcome, input_tokens=tokens, output_tokens=tokens)
 
     calls = (call("ok", 5), call("error", None), call("unknown", None), call("error", 7))
-    assert paid(make_job(ledger=(make_attempt(1, calls=calls),))).calls == 3
+    job = make_job(ledger=(make_attempt(1, calls=calls), replace(make_attempt(2), outcome="lease_lost", calls=())))
+    assert paid(job).calls == 3
+    assert unknown_calls(job) == (1, 1)
+
+
+def test_a_job_may_make_so_many_calls() -> None:
+    """Those that may have cost something count, also one that a lost attempt may have made; refused ones do not."""
+    job = job_of(OWNER, spec(), NOW, Leave(calls=3, output=70))
+    assert (job.most_calls, job.most_output) == (3, 70)
+    refused, lost = make_call(outcome="error", input_tokens=None, output_tokens=None), make_attempt(2)
+    ledger = (make_attempt(1, calls=(make_call(), refused)), replace(lost, outcome="lease_lost", calls=()))
+    job = replace(job, ledger=ledger)
+    assert job.may_call([refused])
+    assert not job.may_call([refused, make_call(outcome="unknown", input_tokens=None, output_tokens=None)])
+    assert replace(job, most_calls=None).may_call([make_call()] * 9)
