@@ -12,6 +12,7 @@ from api.middleware.access_log import AccessLog
 from api.middleware.body_limit import BodyLimit
 from api.middleware.correlation import CorrelationId
 from api.routers import (
+    anthropic_messages,
     clients,
     complete,
     datasets,
@@ -41,6 +42,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     jobs.router,
     complete.router,
     openai_calls.router,
+    anthropic_messages.router,
     health.router,
     clients.router,
     models.listing,

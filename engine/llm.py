@@ -71,6 +71,9 @@ class CompletionRequest:
     `max_tokens` count, which are the client's own within the model's limits. A provider translates it, and answers with
     a Completion that has a `body`; for one that does not know of it `system`, `user` and `turns` hold its texts.
 
+    `messages` is the body of a request to Anthropic's Messages API, for a provider whose `takes_messages` is True. It
+    is sent as it came, but for its model, temperature and token limit; the completion's `body` is the vendor's own.
+
     `embeds` is the body of a request to OpenAI's embeddings, for a provider's `embed`; nothing else is then asked.
     """
 
@@ -82,6 +85,7 @@ class CompletionRequest:
     response_format: ResponseFormat = "json"
     turns: tuple[Turn, ...] = ()
     chat: JsonObject | None = None
+    messages: JsonObject | None = None
     embeds: JsonObject | None = None
     attempt_id: str = ""
     timeouts: Timeouts = Timeouts()
@@ -117,8 +121,9 @@ class Completion:
     """`finish_reason` is the vendor's word; `request_id` is what the vendor's support asks for.
 
     `levels` is what the answer's headers said of the vendor's limits. `body` is set where a `chat` or `embeds` was
-    asked: the answer as OpenAI's endpoint gives it, by whichever vendor, streamed or not. A chat's refusals, filters
-    and limits are in its finish_reason; `text` is then what the first choice says, and may be empty.
+    asked: the answer as OpenAI's endpoint gives it, by whichever vendor, streamed or not; where `messages` were, it is
+    Anthropic's own. Refusals, filters and limits are then in its finish or stop reason; `text` is what the first choice
+    says, and may be empty.
     """
 
     text: str
@@ -148,7 +153,7 @@ class Provider(Protocol):
 
 
 Piece = str | JsonObject
-"""A part of a streamed answer: text, or for a `chat` a chunk as OpenAI streams it.
+"""A part of a streamed answer: text, for a `chat` a chunk as OpenAI streams it, for `messages` an event of Anthropic's.
 
 A chunk is {"choices": [{"index", "delta", "logprobs"?, "finish_reason"}], ...} without id, object, created, model and
 usage, which whoever answers the client adds. Each has something in it; a choice's first delta has the role.

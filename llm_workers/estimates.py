@@ -7,6 +7,7 @@ import math
 
 from engine.llm import CompletionRequest, Usage
 from llm_workers.chats import characters_in_chat, characters_in_input, choices_in
+from llm_workers.messages import characters_in_messages
 
 _FIRST_RATIO = 3.0
 """Characters per token before anything is known: low, so that the guess is high. English text has about four."""
@@ -68,6 +69,8 @@ class Estimator:
 def _characters(request: CompletionRequest) -> int:
     if request.chat is not None:
         return characters_in_chat(request.chat)
+    if request.messages is not None:
+        return characters_in_messages(request.messages)
     if request.embeds is not None:
         return characters_in_input(request.embeds)
     return len(request.system) + len(request.user) + sum(len(turn.text) for turn in request.turns)

@@ -10,6 +10,7 @@ from engine.errors import InvalidField
 from engine.llm import CompletionRequest, Endpoint, JsonObject, ProviderRefusedKey, ResponseFormat, Timeouts, Turn
 from engine.records.values import Model, Prompt
 from llm_workers.chats import CHAT, EMBEDDINGS, conversation, format_in, inputs_of, number_in, token_limit_in
+from llm_workers.messages import MESSAGES, limit_in
 from utilities.secrets import variable_name
 
 DEFAULT = "default"
@@ -87,12 +88,14 @@ def endpoint_of(model: Model, key: str | None) -> Endpoint:
 def request_to(
     path: str, model: Model, key: str | None, *, body: JsonObject, attempt_id: str, timeouts: Timeouts
 ) -> CompletionRequest:
-    """A request to OpenAI's endpoint of that path, with `body` as the client sent it, held to the model's limits.
+    """A request to a vendor's endpoint of that path, with `body` as the client sent it, held to the model's limits.
 
     Raises InvalidField for a path that is not served, and UnsupportedParameter for a body that cannot be read.
     """
     if path == CHAT:
         return _chat_request(model, key, body, attempt_id, timeouts)
+    if path == MESSAGES:
+        return _messages_request(model, key, body, attempt_id, timeouts)
     if path != EMBEDDINGS:
         raise InvalidField("endpoint", f"{path} is not served")
     inputs_of(body)
@@ -122,6 +125,23 @@ def _chat_request(
         max_tokens=min(limits, default=None),
         response_format=format_in(chat),
         chat=chat,
+        attempt_id=attempt_id,
+        timeouts=timeouts,
+    )
+
+
+def _messages_request(
+    model: Model, key: str | None, messages: JsonObject, attempt_id: str, timeouts: Timeouts
+) -> CompletionRequest:
+    warmth, limit = number_in(messages, "temperature"), token_limit(model)
+    return CompletionRequest(
+        endpoint=endpoint_of(model, key),
+        system="",
+        user="",
+        temperature=None if warmth is None else clamped_temperature(warmth, model),
+        max_tokens=limit_in(messages) if limit is None else min(limit_in(messages), limit),
+        response_format="text",
+        messages=messages,
         attempt_id=attempt_id,
         timeouts=timeouts,
     )

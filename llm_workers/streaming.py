@@ -245,7 +245,8 @@ class Streaming:
         key, attempt_id = question.keys[model.name], f"{live.stream.id}-{OPERATION}{elsewhere}"
         chat = live.stream.chat
         if chat is not None:
-            return request_to(CHAT, model, key, body=chat, attempt_id=attempt_id, timeouts=self._timeouts)
+            path = live.stream.endpoint or CHAT
+            return request_to(path, model, key, body=chat, attempt_id=attempt_id, timeouts=self._timeouts)
         return completion_request(
             model,
             key,

@@ -41,6 +41,7 @@ _FIELDS = {
     b"admin_api_key": "admin_key",
     b"admin-api-key": "admin_key",
     b"authorization": "bearer",
+    b"x-api-key": "bearer",
 }
 
 
@@ -49,10 +50,10 @@ def credentials_of(headers: list[tuple[bytes, bytes]]) -> Credentials:
     found: dict[str, str] = {}
     for name, value in headers:
         which = _FIELDS.get(name)
-        if which == "bearer":
+        if name == b"authorization":
             scheme, _, token = value.decode("latin-1").partition(" ")
             if scheme.lower() == "bearer" and token.strip():
-                found.setdefault(which, token.strip())
+                found.setdefault("bearer", token.strip())
         elif which is not None and value:
             found.setdefault(which, value.decode("latin-1"))
     return Credentials(**found)

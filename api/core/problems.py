@@ -13,6 +13,7 @@ from starlette.types import Scope
 from api.core.answers import Json
 
 OPENAI_PREFIX = "/v1/"
+ANTHROPIC_PREFIX = "/v1/messages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ def problem(
     """The answer to a request that failed. `detail` is a text, or a list of a validation's problems."""
     if not is_openai(scope):
         return Json({"detail": detail}, status_code=status, headers=dict(headers or {}))
+    if scope["path"].startswith(ANTHROPIC_PREFIX):
+        return Json(anthropic_error(status, detail, told), status_code=status, headers=dict(headers or {}))
     return Json({"error": openai_error(status, detail, told)}, status_code=status, headers=dict(headers or {}))
 
 
@@ -53,6 +56,31 @@ def openai_error(status: int, detail: Any, told: Told | None = None) -> dict[str
     message, param = _first(detail) if isinstance(detail, list) else (str(detail), None)
     kind = told.kind or _KINDS.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
     return {"message": message, "type": kind, "param": told.param or param, "code": told.code}
+
+
+_ANTHROPIC_KINDS: Mapping[int, str] = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def anthropic_error(status: int, detail: Any, told: Told | None = None) -> dict[str, Any]:
+    """Anthropic's body: what its SDK prints, which chooses the class of its exception by the status alone.
+
+    Source: the error types of anthropics/anthropic-sdk-python 2.14.
+    """
+    told = told or Told()
+    message = _first(detail)[0] if isinstance(detail, list) else str(detail)
+    kind = _ANTHROPIC_KINDS.get(status) or ("api_error" if status >= 500 else "invalid_request_error")
+    if told.kind == "insufficient_quota":
+        kind = "billing_error"
+    return {"type": "error", "error": {"type": kind, "message": message}}
 
 
 def _first(problems: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:

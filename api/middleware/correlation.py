@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from utilities.ids import new_uuid
 
 HEADER = b"x-correlation-id"
-_OPENAI_HEADER = b"x-request-id"
-"""The same for clients made for OpenAI's API, which read it."""
+_VENDORS_HEADERS = (b"x-request-id", b"request-id")
+"""The same for clients made for OpenAI's and for Anthropic's API, which read them."""
 
 _ACCEPTED = re.compile(rb"[A-Za-z0-9._:/+=@~-]{1,128}")
 
@@ -31,7 +31,7 @@ class CorrelationId:
                 message["headers"] = [
                     *message.get("headers", ()),
                     (HEADER, identifier),
-                    (_OPENAI_HEADER, identifier),
+                    *((name, identifier) for name in _VENDORS_HEADERS),
                 ]
             await send(message)
 

@@ -73,8 +73,8 @@ TABLE: dict[type[MetasyncError], Answer] = {
     Unauthenticated: Answer(
         401,
         told=Told(code="invalid_api_key"),
-        openai_detail="No valid API key: send the key of a client as `Authorization: Bearer <key>`, which is what an"
-        " SDK does with its api_key",
+        openai_detail="No valid API key: send the key of a client as `Authorization: Bearer <key>` or `x-api-key: "
+        "<key>`, which is what an SDK does with its api_key",
     ),
     Forbidden: Answer(403),
     Unprocessable: Answer(422, told=Told(code="invalid_value"), openai_status=400),

@@ -10,7 +10,7 @@ from api.core.routes import EitherRoute
 from api.models.openai_files import BatchRequest, OpenAiBatch, OpenAiBatchList, batch_to_wire, listed_to_wire
 from api.models.openai_requests import openai_problems
 from api.routers.jobs_query import IdempotencyKey, key_of, maker_of
-from api.routers.openai_calls import Priority
+from api.routers.vendor_calls import Priority
 from api.services.batches import PRIORITY, BatchDraft
 from engine.records.batches import Batch
 

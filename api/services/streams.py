@@ -80,8 +80,8 @@ class StreamService:
         )
         return await self._live.open(stream)
 
-    async def open_chat(self, chat: JsonObject, maker: Maker, hop: Hop) -> LiveStream:
-        """`chat` is the body of a request to OpenAI's chat completions. Raises as `open` does."""
+    async def open_chat(self, endpoint: str, chat: JsonObject, maker: Maker, hop: Hop) -> LiveStream:
+        """`chat` is the body of a request to a vendor's endpoint of that path. Raises as `open` does."""
         known = await hop(self._catalogue.known, [wanted := Wanted((), (chat["model"],))])
         known.check(wanted, maker.owner)
         stream = Stream(
@@ -91,6 +91,7 @@ class StreamService:
             temperature=0.0,
             user_prompt="",
             chat=chat,
+            endpoint=endpoint,
             metadata=Metadata(created_at=self._clock.now(), created_by=maker.by),
         )
         return await self._live.open(stream)

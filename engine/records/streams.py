@@ -29,8 +29,8 @@ class StreamStatus(StrEnum):
 class Stream:
     """A stream as it was asked for, and what has become of it.
 
-    `additional_prompts` are ids of prompts. `chat` is set where an OpenAI chat completion is streamed: its body as the
-    client sent it, which says what is asked instead of the prompts and the temperature.
+    `additional_prompts` are ids of prompts. `chat` is set where a vendor's endpoint is streamed: its body as the client
+    sent it, which says what is asked instead of the prompts and the temperature. `endpoint` is its path.
 
     `text` is what came (of a chat the first choice's), also of an answer that broke off. `calls` are all that
     were made, failed ones of models before it too. `total_duration` is in seconds; it and `completed_at` are set when
@@ -46,6 +46,7 @@ class Stream:
     additional_prompts: tuple[str, ...] = ()
     client_reference: JsonObject | None = None
     chat: JsonObject | None = None
+    endpoint: str | None = None
     status: StreamStatus = StreamStatus.STREAMING
     text: str = ""
     failure: Failure | None = None

@@ -20,9 +20,10 @@ from engine.llm import (
     UnsupportedParameter,
 )
 from llm_workers.providers.anthropic_chat import DEFAULT_LIMIT, Events, chat_answer, chat_body, usage_of
+from llm_workers.providers.anthropic_messages import MessageEvents, message_body, read_message
 from llm_workers.providers.chat_chunks import Translation
 from llm_workers.providers.events import Fold
-from llm_workers.providers.http import Embedding, HttpProvider, cut_off, nothing_said, refused_by_model
+from llm_workers.providers.http import Embedding, HttpProvider, Reading, cut_off, nothing_said, refused_by_model
 from llm_workers.providers.rehearsal import Rehearsal, rehearse
 from llm_workers.providers.schemas import closed
 
@@ -40,6 +41,7 @@ _OF_A_SCHEMA = (b"output_config", b"output_format", b"schema", b"structured outp
 
 class AnthropicProvider(HttpProvider):
     sdk = "Anthropic"
+    takes_messages: ClassVar[bool] = True
     key_variable: ClassVar[str | None] = "ANTHROPIC_API_KEY"
 
     def __init__(self, transport: "Transport") -> None:
@@ -63,6 +65,8 @@ class AnthropicProvider(HttpProvider):
     def body(self, request: CompletionRequest) -> JsonObject:
         if request.chat is not None:
             return chat_body(request.chat, request)
+        if request.messages is not None:
+            return message_body(request)
         turns = (Turn("user", request.user), *request.turns)
         body: JsonObject = {
             "model": request.endpoint.deployment,
@@ -78,6 +82,15 @@ class AnthropicProvider(HttpProvider):
 
     def fold(self) -> Fold:
         return _MessageFold()
+
+    def reading_of(self, request: CompletionRequest) -> Reading:
+        return super().reading_of(request) if request.messages is None else read_message
+
+    def fold_of(self, request: CompletionRequest) -> Fold:
+        return super().fold_of(request) if request.messages is None else MessageEvents()
+
+    def read_folded(self, document: JsonObject, request: CompletionRequest) -> Completion:
+        return super().read_folded(document, request) if request.messages is None else read_message(document, request)
 
     def chat_answer(self, document: JsonObject, request: CompletionRequest, now: datetime) -> JsonObject:
         return chat_answer(document, request, now)
@@ -102,7 +115,12 @@ class AnthropicProvider(HttpProvider):
 
     def refusal(self, answer: "HttpAnswer", request: CompletionRequest, sent: JsonObject) -> ProviderError:
         error = super().refusal(answer, request, sent)
-        if request.chat is not None or answer.status != 400 or "output_config" not in sent:
+        if (
+            request.chat is not None
+            or request.messages is not None
+            or answer.status != 400
+            or "output_config" not in sent
+        ):
             return error
         if not _speaks_of_a_schema(answer.body):
             return error

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from engine.llm import JsonObject
+from llm_workers.messages import size_of_event, text_in_event
 from llm_workers.providers.chat_answers import content_text
 
 Translation = Callable[[JsonObject], JsonObject | None]
@@ -136,9 +137,14 @@ def _extend(known: JsonObject, told: JsonObject) -> None:
 
 
 def text_in(piece: str | JsonObject) -> str:
-    """What a piece of a stream adds to its text, which for a chat is the first choice's."""
+    """What a piece of a stream adds to its text, which for a chat is the first choice's.
+
+    What has no choices is an event of Anthropic's.
+    """
     if isinstance(piece, str):
         return piece
+    if "choices" not in piece:
+        return text_in_event(piece)
     texts = (each["delta"].get("content") for each in piece["choices"] if each["index"] == 0)
     return "".join(text for text in texts if text)
 
@@ -147,6 +153,8 @@ def size_of(piece: str | JsonObject) -> int:
     """How many characters the model said in a piece, of whichever choice, arguments of tools included."""
     if isinstance(piece, str):
         return len(piece)
+    if "choices" not in piece:
+        return size_of_event(piece)
     return sum(_size(each["delta"]) for each in piece["choices"])
 
 

@@ -66,6 +66,7 @@ class HttpProvider(ABC):
     sdk: str
     needs_key: ClassVar[bool] = True
     takes_chat: ClassVar[bool] = True
+    takes_messages: ClassVar[bool] = False
     key_variable: ClassVar[str | None] = None
     attempt_header: str | None = None
 
@@ -127,8 +128,7 @@ class HttpProvider(ABC):
 
     async def complete(self, request: CompletionRequest) -> Completion:
         rehearsal = await self._rehearsals.of(request)
-        reading = self.read if request.chat is None else self._read_chat
-        return await self._posted(rehearsal.url, self.body(request), request, reading)
+        return await self._posted(rehearsal.url, self.body(request), request, self.reading_of(request))
 
     async def embed(self, request: CompletionRequest) -> Completion:
         embedding = self.embedding(request)
@@ -140,7 +140,7 @@ class HttpProvider(ABC):
         sent = self.stream_body(request)
         url, headers = self.stream_url(rehearsal.url), self._headers(rehearsal, request)
         answer = await self._transport.open(url, headers, orjson.dumps(sent), request.timeouts)
-        fold, texts = self._fold(request), list[str]()
+        fold, texts = self.fold_of(request), list[str]()
         try:
             if not 200 <= answer.status < 300:
                 raise self.refusal(await answer.whole(), request, sent)
@@ -177,7 +177,12 @@ class HttpProvider(ABC):
             error.levels = self._levels(answer)
             raise
 
-    def _fold(self, request: CompletionRequest) -> Fold:
+    def reading_of(self, request: CompletionRequest) -> Reading:
+        """What reads a whole answer."""
+        return self.read if request.chat is None else self._read_chat
+
+    def fold_of(self, request: CompletionRequest) -> Fold:
+        """What adds the events of a streamed answer up."""
         if request.chat is None:
             return self.fold()
         return ChatFold(self.chat_translation(), self._transport.clock.now())
@@ -188,7 +193,7 @@ class HttpProvider(ABC):
     def _rehearsed(self, request: CompletionRequest) -> Rehearsal:
         """Of a plain request: where calls go is the endpoint's, and what clients ask for may be new to the SDK."""
         try:
-            return self.rehearse(replace(request, chat=None, embeds=None))
+            return self.rehearse(replace(request, chat=None, messages=None, embeds=None))
         except Exception as error:  # noqa: BLE001 - SDKs refuse settings with whatever they like
             sdk_unusable(error, self.sdk)
 
@@ -241,9 +246,10 @@ class HttpProvider(ABC):
         if not fold.ended:
             raise TransientProviderError("the stream ended before the answer did", status=answer.status)
         whole = HttpAnswer(answer.status, answer.headers, text.encode())
-        return self._read(fold.document(text), whole, request, self._read_folded)
+        return self._read(fold.document(text), whole, request, self.read_folded)
 
-    def _read_folded(self, document: JsonObject, request: CompletionRequest) -> Completion:
+    def read_folded(self, document: JsonObject, request: CompletionRequest) -> Completion:
+        """The completion in what a fold has added up."""
         return self.read(document, request) if request.chat is None else chat_completion(document)
 
     def _tell_of_the_part(self, error: ProviderError, fold: Fold, text: str, request: CompletionRequest) -> None:
@@ -256,7 +262,7 @@ class HttpProvider(ABC):
     def _used_so_far(self, fold: Fold, request: CompletionRequest) -> Usage | None:
         """What the vendor has told of an unfinished answer, if anything."""
         try:
-            usage = self._read_folded(fold.document("so far"), request).usage
+            usage = self.read_folded(fold.document("so far"), request).usage
         except (ProviderError, *_STRANGE):
             return None
         return usage if usage.input_tokens or usage.output_tokens else None

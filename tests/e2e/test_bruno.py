@@ -29,8 +29,12 @@ NEVER_FAIL = "/health"
 
 Operation = tuple[str, str]
 
-ONLY_REFUSED = [("GET", "/evaluations/{evaluation_id}/compare/{other_id}"), ("POST", "/runs/{run_id}/promote")]
-"""What can be promoted has to be proven first, and what is compared scored, which takes a model that answers."""
+ONLY_REFUSED = [
+    *(("GET", "/evaluations/{evaluation_id}/compare/{other_id}"), ("POST", "/runs/{run_id}/promote")),
+    ("POST", "/v1/messages"),
+]
+"""What can be promoted has to be proven first, and what is compared scored, which takes a model that answers; messages
+take one of Anthropic's."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,78 +14,32 @@ import openai
 import pytest
 
 from tests.support.api import ADMIN
-from tests.support.backends import SQLITE, Servers, fresh_database
-from tests.support.fake_provider import FakeProvider, Rule, fault
+from tests.support.backends import Servers
+from tests.support.fake_provider import Rule, fault
 from tests.support.fake_provider.faults import TOOL_ARGUMENTS
 from tests.support.fake_provider.server import PLAIN_ANSWER
-from tests.support.service import PROVIDER_KEY, Replica, fleet
+from tests.support.vendor_service import VENDORS, Served, vendor_model, vendor_service
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 JAVASCRIPT = ROOT / ".cache" / "openai-js" / "package.json"
 LONG = 60_000
 """Words of an answer that no socket's buffers hold: each becomes a chunk of a hundred bytes and more."""
-VENDORS = ("OpenAI", "Anthropic", "Gemini", "vLLM")
 ASKED = "Say something."
 TOOLS: Any = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
 MESSAGES: Any = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": ASKED}]
 
 
-@dataclass
-class Served:
-    """A replica, the provider behind its models, which are named after their vendors, and a client's key."""
-
-    replica: Replica
-    fake: FakeProvider
-    key: str
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.replica.port}/v1"
-
-    def sdk(self, **options: Any) -> openai.OpenAI:
-        http = openai.DefaultHttpxClient(trust_env=False)
-        return openai.OpenAI(base_url=self.url, http_client=http, **{"api_key": self.key, "max_retries": 0, **options})
-
-
 @pytest.fixture(scope="module")
 def served(storage_servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("service")
-    with (
-        fresh_database(SQLITE, storage_servers, folder) as database,
-        FakeProvider() as fake,
-        fleet(database.url, database.name, folder) as launched,
-    ):
-        [replica] = launched.launch(1)
-        made = replica.http.post("/clients", json={"name": "developer"}, headers=ADMIN).json()
-        for vendor in VENDORS:
-            answer = replica.http.post("/models", json=_model(vendor, fake), headers=ADMIN)
-            assert answer.status_code == 201, answer.text
-        yield Served(replica, fake, made["api_key"])
+    with vendor_service(storage_servers, tmp_path_factory.mktemp("service")) as found:
+        yield found
 
 
 @pytest.fixture(autouse=True)
 def _as_new(served: Served) -> Iterator[None]:
-    """The provider as it was, whatever a test had it do."""
     yield
-    served.fake.release()
-    served.fake.script.clear()
-    served.fake.seen.reset()
-
-
-def _model(vendor: str, fake: FakeProvider) -> dict[str, Any]:
-    return {
-        "name": vendor,
-        "sdk": vendor,
-        "endpoint": fake.openai_url if vendor in ("OpenAI", "vLLM") else fake.url,
-        "apiType": "chat",
-        "apiVersion": "v1beta",
-        "deployment": "fake",
-        "key": PROVIDER_KEY,
-        "minTemperature": 0.0,
-        "maxTemperature": 1.0,
-        "cost": {"tokens": 1000, "currency": "USD", "input": 1.0, "output": 2.0},
-    }
+    served.renew()
 
 
 def test_models_are_listed_and_found(served: Served) -> None:
@@ -281,7 +234,7 @@ def test_embeddings(served: Served) -> None:
 
 def test_limits_are_told_as_openai_tells_them(served: Served) -> None:
     """A model's own limits are in the headers by which OpenAI tells its."""
-    limited = {**_model("vLLM", served.fake), "name": "limited", "limits": {"requestsPerMinute": 600}}
+    limited = {**vendor_model("vLLM", served.fake), "name": "limited", "limits": {"requestsPerMinute": 600}}
     assert served.replica.http.post("/models", json=limited, headers=ADMIN).status_code == 201
     with served.sdk() as sdk:
         raw = sdk.chat.completions.with_raw_response.create(model="limited", messages=MESSAGES)
