@@ -1,5 +1,5 @@
 """Beam search with textual gradients: every prompt of the beam is edited several ways, the children and their parents
-compete on the validation examples by successive rejects.
+compete on the validation examples by successive rejects, or by upper confidence bounds.
 
 Source: Pryzant et al., "Automatic Prompt Optimization with Gradient Descent and Beam Search" (arXiv 2305.03495) and its
 published code. There a critique and the edit by it are two calls; here one answer holds both (rationale and prompt).
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llm_optimizer.strategies import candidates, pool
+from llm_optimizer.strategies.beam_selection import FIRST_ROUND, Bounds, Rejects
 from llm_optimizer.strategies.interface import (
     Best,
     Evaluate,
@@ -22,25 +23,33 @@ from llm_optimizer.strategies.interface import (
     State,
 )
 from llm_optimizer.strategies.minibatch import minibatch, some
+from llm_optimizer.strategies.parameters import choice, read, share, switch
 from llm_optimizer.strategies.parameters import count as whole
-from llm_optimizer.strategies.parameters import read
 from llm_optimizer.strategies.phases import Answers, Phase, PhasedStrategy, opening, proposals
 from llm_optimizer.strategies.trial import LONGEST_FIELD, barren
 
-FIRST_ROUND = 8
 SERIALS = 1000
 """More than the proposals of one step."""
+PARAPHRASES = 500
+"""More than the edits of one step."""
+MOST_CHILDREN = 8
+"""Of one prompt of the beam; which ones is drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeamParameters:
-    """`gradients` is how many edits each prompt of the beam gets, each from up to `errors` wrong answers."""
+    """`gradients` is how many edits each prompt of the beam gets, each from up to `errors` wrong answers; `paraphrase`
+    adds another wording of each. `exploration` is for the selection `bounds`: how much not knowing is worth.
+    """
 
     width: int = whole(4, 1, 16)
     minibatch: int = whole(16, 1, 64)
     gradients: int = whole(3, 1, 8)
     errors: int = whole(4, 1, 16)
     rounds: int = whole(100, 1, 10_000)
+    paraphrase: bool = switch(False)
+    selection: str = choice("rejects", "bounds")
+    exploration: float = share(0.25, 0.0, 10.0)
 
 
 class Beam(PhasedStrategy):
@@ -54,7 +63,12 @@ class Beam(PhasedStrategy):
 
     def phases(self, state: State) -> Mapping[str, Phase]:
         given = read(BeamParameters, state.setup.parameters)
-        return {"look": LookAtAll(), "propose": Edits(given), "select": Select(given)}
+        return {
+            "look": LookAtAll(),
+            "propose": Edits(given),
+            "paraphrase": Paraphrases(given),
+            "select": _selection(given),
+        }
 
     def best(self, state: State) -> Best:
         first = state.scratch["beam"][0]
@@ -107,13 +121,16 @@ class Edits(Phase):
             state.scratch["field"] += [child.id for child in made if child.rejected is None]
         if self.plan(state):
             return
-        if state.scratch["field"]:
-            state.counters["barren"] = 0
-            state.scratch["field"] = [*state.scratch["beam"], *state.scratch["field"]]
-            state.phase = "select"
-        else:
+        if not state.scratch["field"]:
             barren(state, failed=False)
             _open(state, state.scratch["beam"], self._given)
+            return
+        state.counters["barren"] = 0
+        if self._given.paraphrase:
+            state.scratch["originals"] = list(state.scratch["field"])
+            state.phase = "paraphrase"
+        else:
+            _compete(state)
 
     def _all(self, state: State) -> list[Propose]:
         errors: dict[str, list[list[object]]] = state.scratch["errors"]
@@ -134,32 +151,63 @@ class Edits(Phase):
         return Propose(serial=serial, kind=ProposalKind.EDIT, parent=prompt, shown=shown)
 
 
-class Select(Phase):
-    """Successive rejects: all on eight examples, then the better half on twice as many, until the beam is left."""
+class Paraphrases(Phase):
+    """Another wording of each child, by a meta call without feedback."""
 
     def __init__(self, given: BeamParameters) -> None:
         self._given = given
 
     def plan(self, state: State) -> list[Item]:
-        order, field = self._order(state), state.scratch["field"]
-        return [item for example in order for one in field for item in pool.missing(state, one, [example])]
+        return [item for item in self._all(state) if item.serial not in state.scratch["edited"]]
 
-    def take(self, state: State, _answers: Answers, /) -> None:
-        if self.plan(state):
-            return
-        order, field = self._order(state), state.scratch["field"]
-        ranked = sorted(field, key=lambda one: -(pool.mean(state, one, order) or 0.0))
-        all_seen = len(order) == len(state.setup.validation)
-        keep = self._given.width if all_seen else max(self._given.width, len(field) // 2)
-        for one in ranked[keep:]:
-            candidates.reject(state, one, f"{pool.RACE}: place {ranked.index(one) + 1} of {len(ranked)}")
-        state.scratch["field"] = ranked[:keep]
-        state.scratch["sight"] *= 2
-        if len(ranked[:keep]) <= self._given.width:
-            _open(state, ranked[:keep], self._given)
+    def take(self, state: State, answers: Answers, /) -> None:
+        for item in self._all(state):
+            found = proposals(answers, item.key)
+            if found is None or item.serial in state.scratch["edited"]:
+                continue
+            state.scratch["edited"].append(item.serial)
+            made = [candidates.add(state, one, (item.parent,), item.kind.value) for one in found[:1]]
+            state.scratch["field"] += [child.id for child in made if child.rejected is None]
+        if not self.plan(state):
+            _compete(state)
 
-    def _order(self, state: State) -> tuple[str, ...]:
-        return state.setup.validation[: state.scratch["sight"]]
+    def _all(self, state: State) -> list[Propose]:
+        first = state.step * SERIALS + PARAPHRASES
+        return [
+            Propose(serial=first + place, kind=ProposalKind.PARAPHRASE, parent=child)
+            for place, child in enumerate(state.scratch["originals"])
+        ]
+
+
+def _selection(given: BeamParameters) -> Phase:
+    def then(state: State, beam: list[str]) -> None:
+        _open(state, beam, given)
+
+    return Rejects(given.width, then) if given.selection == "rejects" else Bounds(given.width, given.exploration, then)
+
+
+def _compete(state: State) -> None:
+    """From children to the field that they and the beam make."""
+    scratch = state.scratch
+    families: dict[str, list[str]] = {}
+    for child in scratch["field"]:
+        families.setdefault(_root(state, child), []).append(child)
+    drawn: set[str] = set()
+    for place, one in enumerate(scratch["beam"]):
+        serial = state.step * SERIALS + place
+        drawn |= set(some(state.setup.seed, "children", serial, families.get(one, []), MOST_CHILDREN))
+    for child in scratch["field"]:
+        if child not in drawn:
+            candidates.reject(state, child, f"{pool.GATE}: not drawn, there were more than {MOST_CHILDREN}")
+    scratch["field"] = [*scratch["beam"], *(child for child in scratch["field"] if child in drawn)]
+    state.phase = "select"
+
+
+def _root(state: State, child: str) -> str:
+    """The prompt of the beam that it comes from."""
+    while child not in state.scratch["beam"]:
+        child = state.candidates[child].parents[0]
+    return child
 
 
 def _open(state: State, beam: list[str], given: BeamParameters) -> None:

@@ -30,6 +30,7 @@ class Terms:
     history: bool = True
     golds: str = "never"
     merge: bool = False
+    width: int = 1
 
 
 def climbing(terms: Terms) -> Mapping[str, Phase]:
@@ -37,7 +38,7 @@ def climbing(terms: Terms) -> Mapping[str, Phase]:
     return {
         "baseline": Baseline(climb.open),
         "look": Look(climb.next, climb.perfect),
-        "propose": Ask(climb.next, climb.wants_golds, history=terms.history),
+        "propose": Ask(climb.next, climb.wants_golds, history=terms.history, width=terms.width),
         "gate": Gate(climb.next),
         "race": Race(climb.validated, climb.next),
     }

@@ -44,6 +44,7 @@ class ProposalKind(StrEnum):
     TRAJECTORY = "trajectory"
     MERGE = "merge"
     MUTATE = "mutate"
+    PARAPHRASE = "paraphrase"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,6 +69,15 @@ The second:
 Combine them: write one that keeps what each of them does well.
 """
         + _ANSWER,
+        ProposalKind.PARAPHRASE: """You word instructions for another language model differently.
+{{task}}
+These are the instructions:
+```
+{{prompt}}
+```
+Write them anew in other words, with the same meaning: every rule stays, and none is added.
+"""
+        + _ANSWER,
         ProposalKind.MUTATE: """You vary the instructions that another language model works by.
 {{task}}
 These are the instructions that its answers were liked best with:
@@ -103,10 +112,14 @@ def check_template(field: str, template: str) -> None:
 def request(
     state: State, item: Propose, examples: Mapping[str, Example], *, task: str = "", template: str | None = None
 ) -> str:
-    """The text of the meta call for `item`, one of `plan(state)`; `examples` holds those that it names."""
+    """The text of the meta call for `item`, one of `plan(state)`; `examples` holds those that it names.
+
+    A `template` of one's own is not for paraphrases, which have no feedback.
+    """
     values = placeholders(state, item, examples, task=task)
+    own = None if item.kind is ProposalKind.PARAPHRASE else template
     return _PLACEHOLDER.sub(
-        lambda match: values.get(match[1] or match[2], match[0]), TEMPLATES[item.kind] if template is None else template
+        lambda match: values.get(match[1] or match[2], match[0]), TEMPLATES[item.kind] if own is None else own
     )
 
 

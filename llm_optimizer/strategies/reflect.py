@@ -16,7 +16,9 @@ from llm_optimizer.strategies.phases import Phase, PhasedStrategy, opening
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReflectParameters:
-    """`parents` says which candidate is edited, `golds` when examples with their expected answers are shown."""
+    """`parents` says which candidate is edited, `golds` when examples with their expected answers are shown, `width`
+    how many texts are made of a parent at a time: the one that does best on the minibatch is validated.
+    """
 
     parents: str = choice("best", "pareto", "mix")
     minibatch: int = count(6, 1, 50)
@@ -25,6 +27,7 @@ class ReflectParameters:
     history: bool = switch(True)
     golds: str = choice("auto", "always", "never")
     merge: bool = switch(True)
+    width: int = count(1, 1, 16)
 
 
 class Reflect(PhasedStrategy):
@@ -45,5 +48,6 @@ class Reflect(PhasedStrategy):
                 history=given.history,
                 golds=given.golds,
                 merge=given.merge,
+                width=given.width,
             )
         )

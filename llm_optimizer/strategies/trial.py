@@ -2,7 +2,8 @@
 
 `scratch` holds the open iteration: `parent`, `batch` (examples), `shown` (example to [output, score, feedback, tells]),
 `item` (what is proposed and how: kind, second, wins), `against` and `margin` (whom the child must beat on the batch,
-and by how much in sum), `child` and `rival` (the best when the child went into validation).
+and by how much in sum), `child` and `rival` (the best when the child went into validation); where several texts are
+made at a time, `answered` (serials) and `children`, of which the best on the batch becomes the child.
 """
 
 from collections.abc import Callable
@@ -79,72 +80,103 @@ class Look(Phase):
 
 
 class Ask(Phase):
-    """One meta call, whose text becomes the child."""
+    """A meta call, whose text becomes the child; or `width` of them at once, for an edit."""
 
-    def __init__(self, then: Next, wants_golds: GoldsWanted, *, history: bool) -> None:
+    def __init__(self, then: Next, wants_golds: GoldsWanted, *, history: bool, width: int = 1) -> None:
         self._then = then
         self._wants_golds = wants_golds
         self._history = history
+        self._width = width
 
     def plan(self, state: State) -> list[Item]:
+        done = state.scratch.get("answered", [])
+        return [self._proposal(state, serial) for serial in self._serials(state) if serial not in done]
+
+    def _serials(self, state: State) -> list[int]:
+        """Each used once in a search: a step's own, or as many for every step as an edit may take."""
+        if self._width == 1:
+            return [state.step]
+        count_ = 1 if state.scratch["item"]["kind"] == ProposalKind.MERGE else self._width
+        return [state.step * self._width + place for place in range(count_)]
+
+    def _proposal(self, state: State, serial: int) -> Propose:
         open_ = state.scratch
         item, parent = open_["item"], open_["parent"]
         golds = some(state.setup.seed, "golds", state.step, state.setup.golds, GOLDS)
         first, second = item["wins"]
-        return [
-            Propose(
-                serial=state.step,
-                kind=ProposalKind(item["kind"]),
-                parent=parent,
-                second=item["second"],
-                score=pool.mean(state, parent),
-                shown=shown(open_["shown"]),
-                golds=golds if open_["shown"] and self._wants_golds(state) else (),
-                history=pool.ranked(state, HISTORY) if self._history else (),
-                rejected=pool.beaten(state, REJECTED) if self._history else (),
-                wins=(tuple(first), tuple(second)),
-            )
-        ]
+        return Propose(
+            serial=serial,
+            kind=ProposalKind(item["kind"]),
+            parent=parent,
+            second=item["second"],
+            score=pool.mean(state, parent),
+            shown=shown(open_["shown"]),
+            golds=golds if open_["shown"] and self._wants_golds(state) else (),
+            history=pool.ranked(state, HISTORY) if self._history else (),
+            rejected=pool.beaten(state, REJECTED) if self._history else (),
+            wins=(tuple(first), tuple(second)),
+        )
 
     def take(self, state: State, answers: Answers, /) -> None:
-        (asked,) = self.plan(state)
-        found = proposals(answers, asked.key)
-        if found is None:
+        open_, item = state.scratch, state.scratch["item"]
+        parents = tuple(one for one in (open_["parent"], item["second"]) if one is not None)
+        for serial in self._serials(state):
+            found = proposals(answers, f"propose/0/{serial}")
+            if found is None or serial in open_.get("answered", []):
+                continue
+            open_.setdefault("answered", []).append(serial)
+            open_.setdefault("made", 0)
+            if found:
+                open_["made"] += 1
+                child = candidates.add(state, found[0], parents, item["kind"])
+                open_["children"] = [*open_.get("children", []), *([] if child.rejected else [child.id])]
+        if self.plan(state):
             return
-        item = state.scratch["item"]
-        parents = tuple(one for one in (state.scratch["parent"], item["second"]) if one is not None)
-        child = candidates.add(state, found[0], parents, item["kind"]) if found else None
-        if child is None or child.rejected is not None:
-            barren(state, failed=child is None)
-            self._then(state)
-        else:
+        if open_.get("children"):
             state.counters["barren"] = 0
-            state.scratch["child"] = child.id
+            open_["child"] = open_["children"][0]
             state.phase = "gate"
+        else:
+            barren(state, failed=not open_["made"])
+            self._then(state)
 
 
 class Gate(Phase):
-    """The child on the minibatch: it goes on only when it does better there than those it comes from."""
+    """The child on the minibatch: it goes on only when it does better there than those it comes from, and than its
+    siblings."""
 
     def __init__(self, then: Next) -> None:
         self._then = then
 
     def plan(self, state: State) -> list[Item]:
-        return [*pool.missing(state, state.scratch["child"], state.scratch["batch"])]
+        open_ = state.scratch
+        children = open_.get("children") or [open_["child"]]
+        return [item for child in children for item in pool.missing(state, child, open_["batch"])]
 
     def take(self, state: State, _answers: Answers, /) -> None:
         if self.plan(state):
             return
         open_ = state.scratch
-        gaps = [pool.differences(state, open_["child"], rival, open_["batch"]) for rival in open_["against"]]
-        if all(gap and sum(gap) > open_["margin"] for gap in gaps):
-            open_["rival"] = pool.newest_best(state)
-            state.phase = "race"
-        else:
-            lead = min((fmean(gap) for gap in gaps if gap), default=None)
-            told = "nothing to compare" if lead is None else f"{lead:+.3f} on {len(open_['batch'])} examples"
-            candidates.reject(state, open_["child"], f"{pool.GATE}: {told}")
+        children = open_.get("children") or [open_["child"]]
+        leads = {child: _leads(state, child) for child in children}
+        passed = [child for child in children if all(gap and sum(gap) > open_["margin"] for gap in leads[child])]
+        best = max(passed, key=lambda child: min(map(sum, leads[child])), default=None)
+        for child in children:
+            if child != best:
+                lead = min((fmean(gap) for gap in leads[child] if gap), default=None)
+                told = "nothing to compare" if lead is None else f"{lead:+.3f} on {len(open_['batch'])} examples"
+                candidates.reject(state, child, f"{pool.GATE}: {told}")
+        if best is None:
             self._then(state)
+        else:
+            open_["child"], open_["rival"] = best, pool.newest_best(state)
+            state.phase = "race"
+
+
+def _leads(state: State, child: str) -> list[list[float]]:
+    """Its paired differences on the batch to each that it has to beat."""
+    batch = state.scratch["batch"]
+    return [pool.differences(state, child, rival, batch) for rival in state.scratch["against"]]
 
 
 class Race(Phase):

@@ -25,10 +25,8 @@ MINIBATCH = 6
 DSPY_CANDIDATES = {200: 4, 600: 7}
 BOOTSTRAPPING = 10
 """Rollouts that a set of demonstrations takes, about."""
-REPEATED = {200: 1.3}
-REPEATED_IN_GENERAL = 1.1
-"""Trials that are planned for one that has to be paid: the others repeat a combination, which the cache answers. With
-few candidates more of them do."""
+REPEATED = 1.1
+"""Trials that are planned for one that has to be paid: the others repeat a combination, which the cache answers."""
 
 
 class Task:
@@ -134,7 +132,7 @@ def dspy_run(task: Task, rollouts: int) -> float:
     validated = max(20, min(60, rollouts // 20))
     candidates = DSPY_CANDIDATES.get(rollouts, 10)
     left = rollouts - BOOTSTRAPPING * candidates - validated
-    trials = max(2, round(REPEATED.get(rollouts, REPEATED_IN_GENERAL) * left / validated))
+    trials = max(2, round(REPEATED * left / validated))
     lms = {
         role: dspy.LM(f"openai/{task.model(role)}", api_base=task.url, api_key="none", temperature=temperature)
         for role, temperature in (("work", 0.0), ("meta", 1.0))

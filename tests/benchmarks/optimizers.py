@@ -38,6 +38,7 @@ OURS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "reflect pareto": ("reflect", {"parents": "pareto"}),
     "reflect mix": ("reflect", {"parents": "mix"}),
     "beam": ("beam", {}),
+    "duel": ("duel", {"rounds": 10_000}),
     "auto": ("auto", {}),
 }
 """All go on until the budget is used, as the others do; auto is left as it is."""

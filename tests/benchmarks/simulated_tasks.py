@@ -39,7 +39,7 @@ class Simulated:
     def answer(self, state: State, item: Item) -> Answer:
         if isinstance(item, Evaluate):
             return self._scored(state.candidates[item.candidate].text, item)
-        return Compared(key=item.key, winner=None) if isinstance(item, Compare) else self._proposed(state, item)
+        return self._compared(state, item) if isinstance(item, Compare) else self._proposed(state, item)
 
     def score(self, prompt: str, number: int, tier: str = "") -> float:
         """What an evaluation of the prompt on this note would say."""
@@ -54,6 +54,15 @@ class Simulated:
         score, feedback = self._marked(number, output)
         tells = meta_prompts.tells(feedback, as_text(self.task.wanted(number)))
         return Scored(key=item.key, score=score, output=output, feedback=feedback, tells=tells)
+
+    def _compared(self, state: State, item: Compare) -> Compared:
+        """The answer that scores higher is liked better; nothing else is told."""
+        number, tier = number_of(item.example), self.arms[item.arm][0]
+        first, second = (
+            self._marked(number, self._output(state.candidates[one].text, number, tier))[0]
+            for one in (item.first, item.second)
+        )
+        return Compared(key=item.key, winner="tie" if first == second else "first" if first > second else "second")
 
     def _marked(self, number: int, output: str) -> tuple[float, str]:
         """By the program where the task has one, by the judge where it has not."""

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InvalidField, StorageCorrupt, UnknownReference
-from llm_optimizer.strategies import combos
-from llm_optimizer.strategies.interface import Compare, Evaluate, FinishReason, Propose, Setup, State
+from llm_optimizer.strategies import beam_selection, combos
+from llm_optimizer.strategies.interface import Candidate, Compare, Evaluate, FinishReason, Propose, Setup, State
 from llm_optimizer.strategies.registry import BUILT_IN, Strategies, built_in
 from llm_optimizer.strategies.state_codec import from_document, to_document
 from tests.support.searching import Toy, search, through_json
@@ -22,13 +22,14 @@ VARIANTS: list[tuple[str, dict[str, Any], int]] = [
     ("auto", {}, 1),
     ("auto", {}, 3),
     ("beam", {"width": 2, "gradients": 2}, 1),
+    ("beam", {"width": 2, "selection": "bounds", "paraphrase": True, "gradients": 5}, 1),
     ("combos", {"strategy": "opro", "rung": 40}, 4),
     ("duel", {"mutateEvery": 3}, 1),
     ("opro", {"proposals": 2}, 1),
     ("refine", {"minibatch": 3}, 1),
     ("refine", {"select": "last"}, 1),
     ("reflect", {"parents": "pareto", "golds": "always"}, 1),
-    ("reflect", {"parents": "mix", "minibatch": 2}, 1),
+    ("reflect", {"parents": "mix", "minibatch": 2, "width": 3}, 1),
 ]
 
 
@@ -92,12 +93,14 @@ def test_a_search_ends_the_same_however_it_is_disturbed(
     ("name", "parameters", "arms"),
     [
         ("beam", {"rounds": 2}, 1),
+        ("beam", {"rounds": 2, "selection": "bounds", "paraphrase": True}, 1),
         ("combos", {"strategy": "opro", "parameters": {"steps": 3}, "rung": 60}, 4),
         ("duel", {"rounds": 6, "mutateEvery": 2}, 1),
         ("opro", {"steps": 3}, 1),
         ("refine", {"maxIterations": 8}, 1),
         ("refine", {"select": "last", "maxIterations": 4}, 1),
         ("reflect", {"maxIterations": 25, "parents": "pareto"}, 1),
+        ("reflect", {"maxIterations": 15, "width": 3}, 1),
     ],
 )
 def test_a_plan_may_be_answered_in_pieces(name: str, parameters: dict[str, Any], arms: int) -> None:
@@ -183,6 +186,46 @@ class TestReflect:
         assert any(item.golds for item in driven.items if isinstance(item, Propose))
         never = search(built_in("reflect"), setup_of({"golds": "never"}), Toy(), rollouts=200)
         assert not any(item.golds for item in never.items if isinstance(item, Propose))
+
+    def test_a_parent_may_have_several_children_at_a_time(self) -> None:
+        """They are tried on the same minibatch, and at most one of them is validated."""
+        driven = search(built_in("reflect"), setup_of({"width": 3, "merge": False}), Toy(), rollouts=600)
+        by_step: dict[int, list[Candidate]] = {}
+        for one in list(driven.state.candidates.values())[1:]:
+            by_step.setdefault(one.step, []).append(one)
+        assert max(map(len, by_step.values())) == 3
+        for children in by_step.values():
+            assert sum(bool(set(driven.state.scores.get(one.id, {})) & set(VALIDATION)) for one in children) <= 1
+
+
+class TestBeam:
+    """What beam may be told."""
+
+    def test_bounds_spend_where_it_matters(self) -> None:
+        """By upper confidence bounds good prompts are tried on more examples than bad ones, in whole pulls."""
+        setup = setup_of({"selection": "bounds", "exploration": 0.02, "rounds": 3})
+        driven = search(built_in("beam"), setup, Toy(), rollouts=10_000)
+        state = driven.state
+        pulls = {one: beam_selection.pulled(state, one) for one in state.candidates if state.scores.get(one)}
+        tried = {one: count for one, count in pulls.items() if count}
+        most, least = max(tried.values()), min(tried.values())
+        assert least < beam_selection.PULLS_EACH < most
+        assert all(count % beam_selection.PULL == 0 or count == len(VALIDATION) for count in tried.values())
+        assert (built_in("beam").best(state).mean or 0) >= 0.2
+
+    def test_paraphrases_are_children_of_edits(self) -> None:
+        """Each edit has another wording, made without feedback; no prompt of the beam has more than eight children."""
+        driven = search(
+            built_in("beam"), setup_of({"paraphrase": True, "gradients": 6, "rounds": 2}), Toy(), rollouts=10_000
+        )
+        kinds = {one.id: one.kind for one in driven.state.candidates.values()}
+        made = [one for one in driven.state.candidates.values() if one.kind == "paraphrase"]
+        assert made
+        assert all(kinds[one.parents[0]] == "edit" for one in made)
+        asked = [item for item in driven.items if isinstance(item, Propose) and item.kind == "paraphrase"]
+        assert not any(item.shown for item in asked)
+        tried = [one for one in driven.state.candidates.values() if one.step == 1 and driven.state.scores.get(one.id)]
+        assert len(tried) <= 8
 
 
 class TestCombos:
