@@ -68,6 +68,7 @@ class BatchErrand:
     def __init__(self, tools: BatchTools) -> None:
         self._tools = tools
         self._results = Results(tools.files, tools.contents, tools.clock, tools.ids)
+        self._unsaved: dict[str, list[str]] = {}
 
     def unfinished(self) -> Sequence[Batch]:
         return self._tools.batches.find(
@@ -76,6 +77,7 @@ class BatchErrand:
 
     def get(self, record_id: str) -> Batch | None:
         batch = self._tools.batches.get(record_id)
+        self._take_back_unsaved(record_id, batch)
         return batch if batch is not None and batch.is_open else None
 
     def held(self, record: Batch, lease: Lease) -> Batch:
@@ -192,23 +194,30 @@ class BatchErrand:
             _job_of(batch, job_id, line, now)
             for job_id, line in zip(_ids(batch, batch.inserted, len(lines)), lines, strict=True)
         ]
-        tools.queue.insert(jobs)
+        self._unsaved[batch.id] = [job.id for job in jobs]
         try:
+            tools.queue.insert(jobs)
             tools.write(replace(batch, inserted=batch.inserted + len(lines), progress=progress))
         except LeaseLost:
-            self._take_back(batch.id, [job.id for job in jobs])
+            self._take_back_unsaved(batch.id, tools.batches.get(batch.id))
             raise
+        del self._unsaved[batch.id]
         tools.signals.ready(jobs)
         return 0.0
 
-    def _take_back(self, batch_id: str, ids: Sequence[str]) -> None:
-        """Cancels jobs that came too late: whoever ended their batch meanwhile may have looked for them before."""
-        tools = self._tools
-        current = tools.batches.get(batch_id)
-        if current is not None and current.status is BatchStatus.IN_PROGRESS:
+    def _take_back_unsaved(self, batch_id: str, current: Batch | None) -> None:
+        """Cancels jobs that came too late: whoever ended their batch meanwhile may have looked for them before.
+
+        Where the batch still goes on, whoever drives it makes the same ones. Raises LeaseLost where it is to be done
+        again.
+        """
+        if batch_id not in self._unsaved:
             return
-        while not self._stopped(tools.queue.get_many(ids).values()):
-            pass
+        if current is None or current.status is not BatchStatus.IN_PROGRESS:
+            jobs = self._tools.queue.get_many(self._unsaved[batch_id])
+            if not self._stopped(jobs.values()):
+                raise LeaseLost(f"jobs of batch {batch_id} were changed meanwhile")
+        del self._unsaved[batch_id]
 
     def _slice(self, batch: Batch) -> tuple[list[Line], Progress]:
         """The next lines, and the progress when they are dealt with. Raises StorageCorrupt where the input is gone."""

@@ -117,9 +117,10 @@ def goes_on(bench: Bench, batch_id: str, steps: int) -> None:
             return
 
 
-def test_a_process_is_frozen_while_it_inserts(storage: Storage) -> None:
+@pytest.mark.parametrize("outage", [False, True])
+def test_a_process_is_frozen_while_it_inserts(storage: Storage, outage: bool) -> None:
     """Before whichever operation it stands still while its batch is cancelled and ended by another process: jobs that
-    it makes then do not run."""
+    it makes then do not run, also where that operation fails and it looks at the batch only later."""
     with_model(storage)
     for hit in range(1, OPERATIONS + 1):
         bench, batch = Bench(storage, storage), new_batch(storage, CONTENT)
@@ -130,12 +131,18 @@ def test_a_process_is_frozen_while_it_inserts(storage: Storage) -> None:
             assert current is not None
             assert storage.batches.compare_and_set(cancelling(current, CLOCK.now(), by="client"))
             bench.stepped(batch_id, never)
+            if outage:
+                raise StorageUnavailable("the connection is broken")
 
         frozen = Faulty(storage, Plan(Fault.FREEZE, hit, meanwhile=cancelled))
-        Bench(frozen, storage).step(batch.id)  # type: ignore[arg-type]
+        errand = Bench(frozen, storage).errand()  # type: ignore[arg-type]
+        with suppress(LeaseLost, StorageUnavailable):
+            if (seen := errand.get(batch.id)) is not None:
+                errand.step(seen)
         if frozen.count < hit:
             assert hit > 4, "hardly anything was hit"
             return
+        assert errand.get(batch.id) is None
         assert {job.status for job in jobs_of(storage)} <= {JobState.CANCELED}
     pytest.fail("a slice takes more operations than are hit")
 
