@@ -29,6 +29,7 @@ from llm_workers.routes import Routes, most_hopeful
 from llm_workers.wallets import Wallets
 from utilities.clock import Clock
 from utilities.hop import Hop
+from utilities.json_depth import DEEPEST, too_deep
 
 RAW_LIMIT = 64 * 1024
 
@@ -163,6 +164,13 @@ class Steps:
     async def _read(self, completion: Completion, asked: str, step: Step) -> JsonObject:
         """`asked` is the model's name as whoever asks knows it."""
         if step.path is not None and completion.body is not None:
+            if too_deep(completion.body):
+                raise UnusableAnswer(
+                    f"the answer is nested more than {DEEPEST} levels deep",
+                    status=200,
+                    usage=completion.usage,
+                    request_id=completion.request_id,
+                )
             return {**completion.body, "model": asked}
         try:
             return await self._answers.read(completion.text, step.response_format)

@@ -5,13 +5,13 @@ from typing import Any
 
 import orjson
 
+from utilities.json_depth import may_be_too_deep, too_deep
+
 _FENCED = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)
 # An opening that can be JSON. In the middle of words a list must show more: footnotes look like [1].
 _OPENING = re.compile(
     r"""\A\s*\[|\[\s*["'{\[]|\{\s*(?:["'}]|[A-Za-z_]\w*\s*:)""",
 )
-# What orjson can write is limited to 254 levels; what surrounds a value needs some of them.
-_DEEPEST = 200
 
 
 def strict_json(text: str) -> Any:
@@ -19,7 +19,7 @@ def strict_json(text: str) -> Any:
     text = text.strip().lstrip("\ufeff")
     fenced = _FENCED.fullmatch(text) if text.startswith("```") else None
     value = orjson.loads(text if fenced is None else fenced[1])
-    if text.count("{") + text.count("[") > _DEEPEST and _deeper_than(value, _DEEPEST):
+    if may_be_too_deep(text) and too_deep(value):
         raise ValueError("the JSON is nested too deeply")
     return value
 
@@ -38,7 +38,7 @@ def repaired_json(text: str) -> Any:
         written = orjson.loads(orjson.dumps(value))
     except (RecursionError, ValueError, IndexError, TypeError) as error:
         raise ValueError("the text cannot be repaired into JSON") from error
-    if not isinstance(written, dict | list) or not written or _deeper_than(written, _DEEPEST):
+    if not isinstance(written, dict | list) or not written or too_deep(written):
         raise ValueError("the text cannot be repaired into JSON")
     return written
 
@@ -51,17 +51,3 @@ def _candidate(text: str) -> str:
     if opening is None:
         raise ValueError("no JSON object or list in the text")
     return chosen[opening.start() :]
-
-
-def _deeper_than(value: Any, limit: int) -> bool:
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(limit):
-        level = [
-            child
-            for branch in level
-            for child in (branch.values() if isinstance(branch, dict) else branch)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return False
-    return True

@@ -8,7 +8,10 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from engine.errors import InvalidField
 
 _LONGEST_FIELD = 10_000
+_LONGEST_NAME = 255
 _MOST_FIELDS = 50
+_MOST_BESIDE = 1024 * 1024
+"""Bytes of a form that are not the file's: fields, however often one is repeated, and what separates them."""
 
 
 class FormStream:
@@ -30,6 +33,7 @@ class FormStream:
         self._is_file = False
         self._value = bytearray()
         self._taken: list[bytes] = []
+        self._beside = 0
         self._parser = MultipartParser(
             boundary,
             {
@@ -51,6 +55,9 @@ class FormStream:
             self._parser.write(piece)
         except FormParserError as error:
             raise InvalidField("body", f"the form cannot be read: {error}") from error
+        self._beside += len(piece) - sum(map(len, self._taken))
+        if self._beside > _MOST_BESIDE:
+            raise InvalidField("body", f"the form has more than {_MOST_BESIDE} bytes beside the file")
         return self._taken
 
     def _begin(self) -> None:
@@ -64,6 +71,8 @@ class FormStream:
     def _end_headers(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
+        if len(self._name) > _LONGEST_NAME:
+            raise InvalidField("body", f"a field's name is longer than {_LONGEST_NAME} characters")
         self._is_file = self._name == "file"
         if not self._is_file:
             return

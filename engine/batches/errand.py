@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from engine.batches.contents import pieces
-from engine.batches.lines import Line, Lines, Validation, line_of
+from engine.batches.lines import MOST_TEXT_LINES, Line, Lines, Validation, line_of
 from engine.batches.results import Results
 from engine.errors import LeaseLost, StorageCorrupt
 from engine.jobs.changes import after_event
@@ -144,11 +144,15 @@ class BatchErrand:
         validation.ended()
 
     def _texts(self, file: StoredFile, lines: Lines, validation: Validation) -> Iterator[tuple[int, bytes]]:
-        """The lines that are not blank, with their numbers; one that is too long is a fault and the last."""
+        """The lines that are not blank, with their numbers; one too long or too many is a fault and the last."""
         number = 0
         for piece in pieces(self._tools.contents, file):
             for text in lines.fed(piece):
                 number += 1
+                if number > MOST_TEXT_LINES:
+                    message = f"the file has more than {MOST_TEXT_LINES} lines, blank ones among them"
+                    validation.fault("too_many_lines", message, None, number)
+                    return
                 if text.strip():
                     yield number, text
             if lines.too_long:

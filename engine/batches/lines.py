@@ -13,6 +13,7 @@ from engine.jobs.job import Failure, Job
 from engine.jobs.states import JobState
 from engine.llm import JsonObject
 from engine.records.batches import BatchProblem, BatchStatus
+from utilities.json_depth import DEEPEST, may_be_too_deep, too_deep
 
 MOST_LINES = 50_000
 LONGEST_LINE = 8 * 1024 * 1024
@@ -20,6 +21,9 @@ LONGEST_CUSTOM_ID = 255
 MOST_PROBLEMS = 100
 ENDPOINTS = ("/v1/chat/completions", "/v1/embeddings")
 _NEEDED = {"/v1/chat/completions": "messages", "/v1/embeddings": "input"}
+MOST_TEXT_LINES = 4 * MOST_LINES
+"""Blank ones too: each of them costs time, and nobody needs that many."""
+_DEEP = "invalid_request", f"this line is nested more than {DEEPEST} levels deep", None
 _FIELDS = ("custom_id", "method", "url", "body")
 
 
@@ -96,7 +100,7 @@ class Validation:
         except orjson.JSONDecodeError as error:
             self.fault("invalid_json_line", f"this line is not valid JSON: {error}", None, number)
             return
-        problem = self._problem(value)
+        problem = _DEEP if may_be_too_deep(text) and too_deep(value) else self._problem(value)
         if problem is not None:
             code, message, param = problem
             self.fault(code, message, param, number)

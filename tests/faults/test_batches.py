@@ -1,5 +1,6 @@
 """Batches whose process dies at any storage operation, that are cancelled or expire, or whose jobs are taken away."""
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +14,7 @@ from engine.batches.sweeping import Sweeper
 from engine.errors import LeaseLost, StorageUnavailable
 from engine.jobs.changes import after_event, deleted
 from engine.jobs.job import Job
-from engine.jobs.outcome import DeadLettered, Outcome
+from engine.jobs.outcome import Completed, DeadLettered, Outcome
 from engine.jobs.queue import JobQuery, JobQueue, Page
 from engine.jobs.states import Event, JobState
 from engine.llm import Usage
@@ -25,6 +26,7 @@ from tests.support.factories import make_failure
 from tests.support.faulty import Fault, Faulty, Plan
 from tests.support.service import one_of_each
 from utilities.clock import SystemClock
+from utilities.json_depth import DEEPEST
 
 pytestmark = pytest.mark.parametrize("backend", one_of_each(), indirect=True)
 
@@ -263,6 +265,18 @@ def test_an_input_that_is_lost_ends_the_batch(storage: Storage) -> None:
     ended = bench.stepped(batch.id, never)
     assert (ended.status, ended.problems[0].code) == (BatchStatus.FAILED, "file_not_found")
     assert {job.status for job in jobs_of(storage)} == {JobState.CANCELED}
+
+
+def test_requests_and_answers_that_are_as_deep_as_may_be(storage: Storage) -> None:
+    """Whatever a batch and a provider may bring is stored, read again and written into the results."""
+    with_model(storage)
+    body: Any = line("deep")["body"] | {"deep": json.loads("[" * (DEEPEST - 2) + "]" * (DEEPEST - 2))}
+    answer: Any = json.loads('{"a":' + "[" * (DEEPEST - 1) + "]" * (DEEPEST - 1) + "}")
+    bench, batch = Bench(storage, storage), new_batch(storage, jsonl([line("deep", body=body)]))
+    ended = bench.stepped(batch.id, lambda _: Completed(result=answer))
+    [shown] = bench.lines_of(ended.output_file_id)
+    assert shown["response"]["body"] == answer
+    assert storage.jobs.find(JobQuery(operation="batch"), Page())[0].request_data == body
 
 
 def test_a_model_is_looked_up_once(storage: Storage) -> None:

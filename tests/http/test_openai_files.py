@@ -107,6 +107,8 @@ def test_a_deleted_file_is_gone(api: Api) -> None:
     ("fields", "param"),
     [
         ({"purpose": "poetry"}, "purpose"),
+        ({"purpose": "x" * 20_000}, "purpose"),
+        ({"x" * 1000: "y"}, "body"),
         ({"expires_after[anchor]": "now", "expires_after[seconds]": "3600"}, "expires_after[anchor]"),
         ({"expires_after[anchor]": "created_at", "expires_after[seconds]": "1"}, "expires_after[seconds]"),
         ({"expires_after[seconds]": "soon"}, "expires_after[seconds]"),
@@ -128,6 +130,16 @@ def test_what_is_no_form(local_api: Api) -> None:
     assert error_of(post("/v1/files", data={"purpose": "batch"}, files={"other": b""}, headers=headers), 400)["param"]
     for content in (part, part + part + b"--b--\r\n", b"nonsense"):
         error_of(post("/v1/files", content=content, headers={**headers, **kind}), 400)
+    assert local_api.storage.files.count(Where()) == 0
+
+
+@pytest.mark.parametrize("part", [b"\r\nsomething", b'\r\nContent-Disposition: form-data; name="n"\r\n\r\nv\r\n'])
+def test_a_form_without_end(local_api: Api, part: bytes) -> None:
+    """Two megabytes of one field over and over, or of what comes after the form, are refused in plain words."""
+    file = b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\nx\r\n--b'
+    content = file + (part + b"--b") * (2 * MEGABYTE // len(part + b"--b"))
+    headers = {**bearer(local_api), "Content-Type": "multipart/form-data; boundary=b"}
+    error_of(local_api.http.post("/v1/files", content=content, headers=headers), 400)
     assert local_api.storage.files.count(Where()) == 0
 
 
@@ -176,6 +188,10 @@ def driven(api: Api) -> Api:
     return api
 
 
+def deep(levels: int) -> bytes:
+    return b'{"custom_id": "deep", "body": ' + b"[" * levels + b"]" * levels + b"}"
+
+
 WRONG: dict[str, tuple[Any, str, str | None]] = {
     "no JSON": (b"{nonsense}", "invalid_json_line", None),
     "invalid UTF-8": (b'{"custom_id": "\xff"}', "invalid_json_line", None),
@@ -187,6 +203,8 @@ WRONG: dict[str, tuple[Any, str, str | None]] = {
     "no body": ({**line("x"), "body": None}, "missing_required_parameter", "body"),
     "no messages": (line("x", body={"model": "gpt-test"}), "missing_required_parameter", "body.messages"),
     "streamed": (line("x", body={**line("x")["body"], "stream": True}), "unsupported_parameter", "body.stream"),
+    "nested deeply": (deep(400), "invalid_request", None),
+    "nested more deeply": (deep(2000), "invalid_json_line", None),
     "an unknown model": (line("x", body={**line("x")["body"], "model": "none"}), "model_not_found", "body.model"),
 }
 
@@ -207,13 +225,15 @@ def test_lines_that_are_wrong_are_named(driven: Api) -> None:
     ("content", "code"),
     [
         (b"\n\n", "empty_file"),
+        (b"\n" * (10 * MEGABYTE), "too_many_lines"),
         (b"[" * (50 * MEGABYTE), "line_too_long"),
         (jsonl([{}] * 200), "missing_required_parameter"),
     ],
-    ids=["nothing", "a line of 50 MB", "many"],
+    ids=["nothing", "blank lines", "a line of 50 MB", "many"],
 )
 def test_an_input_that_is_wrong_as_a_whole(driven: Api, content: bytes, code: str) -> None:
-    """Empty files, endless lines and hundreds of faults end as a batch that failed, with a hundred faults at most."""
+    """Empty files, ten million blank lines, endless lines and hundreds of faults end as a batch that failed, with a hundred
+    faults at most."""
     headers = bearer(driven)
     batch = ended(driven, headers, posted(driven, headers, content)["id"])
     assert (batch["status"], batch["errors"]["data"][0]["code"]) == ("failed", code)

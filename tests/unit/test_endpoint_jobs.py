@@ -7,12 +7,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from engine.errors import InvalidField
 from engine.jobs.job import Job
 from engine.jobs.retry import failure_of, is_transient
-from engine.llm import Complaint, PermanentProviderError, UnsupportedParameter
+from engine.llm import Complaint, PermanentProviderError, UnsupportedParameter, UnusableAnswer
 from engine.pricing import Prices
 from tests.support.completing import Completing, completing
 from tests.support.factories import NOW
@@ -63,6 +64,21 @@ def test_no_json_is_looked_for(lab: Completing) -> None:
 
     assert done.result["choices"][0]["message"]["content"] == "I would rather talk about the weather today."
     assert lab.fake.seen.total == 1
+
+
+def test_an_answer_that_is_nested_too_deeply(lab: Completing) -> None:
+    """What can be stored and shown is; deeper than that it is an unusable answer, whose call is booked."""
+    lab.model("m!deep,levels=199", sdk="OpenAI", prices=PRICES)
+    lab.model("m!deep,levels=200", sdk="OpenAI", prices=PRICES)
+
+    assert orjson.dumps(lab.run(chat(lab, "m!deep,levels=199")).result).count(b"[[") == 198 // 2
+    done = lab.run(chat(lab, "m!deep,levels=200"))
+
+    assert isinstance(done.error, UnusableAnswer)
+    assert str(done.error) == "the answer is nested more than 200 levels deep"
+    assert not is_transient(done.error)
+    [call] = done.calls
+    assert (call.outcome, call.input_cost) == ("error", Decimal("0.022"))
 
 
 @pytest.mark.parametrize(

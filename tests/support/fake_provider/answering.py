@@ -120,6 +120,9 @@ class Answering:
             return web.Response(text=_HTML, content_type="text/html")
         if fault.kind == "belated":
             return self._json(200, {"error": {"code": fault.count("code", 502), "message": "scripted belated"}}, {})
+        if fault.kind == "deep":
+            levels = fault.count("levels", 300)
+            body = body[:-1] + b', "deep": ' + b"[" * levels + b"]" * levels + b"}"
         if fault.kind == "truncated":
             body = body[: len(body) // 2]
         if fault.kind in ("drip", "cut"):

@@ -19,6 +19,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "cut": "the connection closes in the middle of the body",
         "broken_off": "a stream tells of an error in its middle; without streaming a plain answer",
         "truncated": "200 with half of the JSON body",
+        "deep": "200 with a member whose lists are nested `levels` deep",
         "not_json": "200 with an HTML page",
         "belated": "200 whose body is an error of `code`, as gateways have it",
         "no_choices": "200 without a choice",
