@@ -60,11 +60,13 @@ async def get_batch(batch_id: str, access: Accessed) -> Response:
 
 
 @router.post("/{batch_id}/cancel", response_model=OpenAiBatch, responses=openai_problems(404))
-async def cancel_batch(batch_id: str, access: Accessed) -> Response:
+async def cancel_batch(batch_id: str, access: Accessed, key: IdempotencyKey = None) -> Response:
     """Takes back what has no result yet; what has one is in the output file."""
     caller = await access.caller()
-    batch = await access.call(access.services.batches.cancel, batch_id, caller.visible_to, caller.by)
-    return await _shown(access, batch)
+    request_key = key_of(key, f"batches/{batch_id}/cancel", caller, b"null")
+    cancel = access.services.batches.cancel
+    batch, replayed = await access.call(cancel, batch_id, caller.visible_to, caller.by, request_key)
+    return await _shown(access, batch, {"Idempotency-Replayed": "true"} if replayed else {})
 
 
 async def _shown(access: Access, batch: Batch, headers: dict[str, str] | None = None) -> Response:

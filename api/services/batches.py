@@ -12,7 +12,7 @@ from api.services.files import FileService
 from api.services.idempotency import IdempotencyKeys, RequestKey
 from api.services.job_drafts import Maker
 from engine.batches.lines import ENDPOINTS, LONGEST_LINE
-from engine.errors import Duplicate, InvalidField, NotFound, StorageCorrupt
+from engine.errors import Duplicate, InvalidField, NotFound, StorageCorrupt, TransitionRefused
 from engine.jobs.job import Job
 from engine.jobs.queue import JobQuery, JobQueue, Page
 from engine.jobs.references import reference_text
@@ -100,8 +100,27 @@ class BatchService:
         equals = {} if owner is None else {"clientId": [owner]}
         return self._batches.find(Where(equals=equals, after=after), Page(limit=limit, newest_first=True))
 
-    def cancel(self, batch_id: str, visible_to: str | None, by: str) -> Batch:
-        """Raises NotFound, and TransitionRefused for one that has ended."""
+    def cancel(self, batch_id: str, visible_to: str | None, by: str, key: RequestKey | None) -> tuple[Batch, bool]:
+        """The batch, and whether an earlier request had the same key: then it may have ended since.
+
+        Raises NotFound, TransitionRefused for one that has ended, and KeyReused.
+        """
+        if key is None:
+            return self._cancelled(batch_id, visible_to, by), False
+        found, now = self.get(batch_id, visible_to), self._clock.now()
+        replayed = self._keys.standing(found.client_id, key, now) is not None
+        if not replayed:
+            cancelling(found, now, by=by)  # what is refused takes no key
+            self._keys.reserve(found.client_id, key, found.id.removeprefix("batch_"), 1, now)
+        try:
+            return self._cancelled(batch_id, visible_to, by), replayed
+        except TransitionRefused:
+            found = self.get(batch_id, visible_to)
+            if not replayed or found.cancelling_at is None:
+                raise
+            return found, True
+
+    def _cancelled(self, batch_id: str, visible_to: str | None, by: str) -> Batch:
         batch = changed(
             self._batches,
             batch_id,

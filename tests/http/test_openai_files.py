@@ -232,8 +232,8 @@ def test_lines_that_are_wrong_are_named(driven: Api) -> None:
     ids=["nothing", "blank lines", "a line of 50 MB", "many"],
 )
 def test_an_input_that_is_wrong_as_a_whole(driven: Api, content: bytes, code: str) -> None:
-    """Empty files, ten million blank lines, endless lines and hundreds of faults end as a batch that failed, with a hundred
-    faults at most."""
+    """Empty files, ten million blank lines, endless lines and hundreds of faults end as a batch that failed, with at
+    most a hundred."""
     headers = bearer(driven)
     batch = ended(driven, headers, posted(driven, headers, content)["id"])
     assert (batch["status"], batch["errors"]["data"][0]["code"]) == ("failed", code)
@@ -282,6 +282,28 @@ def test_a_batch_is_repeated_by_its_key(api: Api) -> None:
     assert first.json()["id"] == second.json()["id"]
     error_of(api.http.post("/v1/batches", json={**body, "metadata": {"a": "b"}}, headers=keyed), 422)
     assert len(api.http.get("/v1/batches", headers=headers).json()["data"]) == 1
+
+
+def test_a_cancel_is_repeated_by_its_key(driven: Api) -> None:
+    """The same key gives the batch also when it has ended since; for another batch it is refused. What was refused
+    stays so under its key."""
+    headers = bearer(driven)
+    one, other = (posted(driven, headers, jsonl([line("one")]))["id"] for _ in range(2))
+
+    def cancel(batch_id: str, key: str) -> httpx.Response:
+        answer: httpx.Response = driven.http.post(
+            f"/v1/batches/{batch_id}/cancel", headers={**headers, "Idempotency-Key": key}
+        )
+        return answer
+
+    first = cancel(one, "once")
+    assert (first.json()["status"], "idempotency-replayed" in first.headers) == ("cancelling", False)
+    assert ended(driven, headers, one)["status"] == "cancelled"
+    again = cancel(one, "once")
+    assert (again.json()["status"], again.headers["idempotency-replayed"]) == ("cancelled", "true")
+    error_of(cancel(other, "once"), 422)
+    for _ in range(2):
+        error_of(cancel(one, "too late"), 400)
 
 
 @pytest.mark.parametrize(
