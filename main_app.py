@@ -166,14 +166,7 @@ def install(settings: Settings) -> Installation:
     lanes = Lanes(storage, clock=clock, hop=base.hop, replica=terms.incarnation)
     wallets = Wallets(storage, clock=clock, hop=base.hop, replica=terms.incarnation)
     streaming = _streaming(settings, base, terms, lanes, wallets)
-    batches = build_batches(
-        storage,
-        signals=base.signals,
-        clock=clock,
-        ids=base.ids,
-        replica=terms.incarnation,
-        worker_capacity=settings.batch_worker_capacity,
-    )
+    batches = _batches(settings, base, terms)
     ticks = (lanes.tick, wallets.tick, streaming.tick, batches.tick)
     pool = _pool(settings, base, terms, lanes=lanes, wallets=wallets, ticks=ticks)
     trials = _trials(base)
@@ -207,6 +200,18 @@ def _trials(base: _Base) -> Trials:
         clock=base.clock,
         ids=base.ids,
         hop=base.hop,
+    )
+
+
+def _batches(settings: Settings, base: _Base, terms: PoolTerms) -> Batches:
+    return build_batches(
+        base.storage,
+        signals=base.signals,
+        clock=base.clock,
+        ids=base.ids,
+        replica=terms.incarnation,
+        lease=terms.lease,
+        worker_capacity=settings.batch_worker_capacity,
     )
 
 

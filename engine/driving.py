@@ -15,11 +15,13 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
-from engine.errors import LeaseLost, StorageUnavailable
+from engine.errors import LeaseLost, StorageCorrupt, StorageUnavailable
 from engine.jobs.job import Lease
 from utilities.clock import Clock
 
 log = structlog.get_logger(__name__)
+
+_GIVING_BACK_SECONDS = 5.0
 
 
 class Driven(Protocol):
@@ -45,8 +47,9 @@ class Errand(Protocol[D]):
         """The record as it is stored now; None where it is gone or has no step left."""
         ...
 
-    def held(self, record: D, lease: Lease) -> D:
-        """`record` written under `lease`, by its revision. Raises LeaseLost where somebody has changed it."""
+    def held(self, record: D, lease: Lease | None) -> D:
+        """`record` written under `lease`, None: anybody's, by its revision. Raises LeaseLost where somebody has changed
+        it."""
         ...
 
     def step(self, record: D) -> float | None:
@@ -116,13 +119,29 @@ class Driver(Generic[D]):
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Ends when the steps under way have ended; what is not driven any more is taken over elsewhere."""
+        """Ends when the steps under way have ended, and gives back the leases, so that others go on at once."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
         if self._thread.ident is not None:
             self._thread.join()
         self._pool.shutdown(wait=True)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """What cannot be given back, for an outage or in time, lapses by itself."""
+        until = self._clock.monotonic() + _GIVING_BACK_SECONDS
+        for record_id in self._places:
+            if self._clock.monotonic() > until:
+                return
+            try:
+                record = self._errand.get(record_id)
+                if record is not None and record.lease is not None and record.lease.owner == self._owner:
+                    self._errand.held(record, None)
+            except StorageUnavailable:
+                return
+            except (LeaseLost, StorageCorrupt):
+                continue
 
     def _run(self) -> None:
         while True:

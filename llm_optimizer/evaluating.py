@@ -96,7 +96,7 @@ class EvaluationErrand:
             return None
         return found
 
-    def held(self, record: Evaluation, lease: Lease) -> Evaluation:
+    def held(self, record: Evaluation, lease: Lease | None) -> Evaluation:
         return self._tools.write(replace(record, lease=lease))
 
     def step(self, record: Evaluation) -> float | None:

@@ -34,7 +34,7 @@ class RunErrand:
         run = self._tools.runs.get(record_id)
         return run if run is not None and run.is_open else None
 
-    def held(self, record: Run, lease: Lease) -> Run:
+    def held(self, record: Run, lease: Lease | None) -> Run:
         return self._tools.write(replace(record, lease=lease))
 
     def step(self, record: Run) -> float | None:

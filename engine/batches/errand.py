@@ -80,7 +80,7 @@ class BatchErrand:
         self._take_back_unsaved(record_id, batch)
         return batch if batch is not None and batch.is_open else None
 
-    def held(self, record: Batch, lease: Lease) -> Batch:
+    def held(self, record: Batch, lease: Lease | None) -> Batch:
         return self._tools.write(replace(record, lease=lease))
 
     def step(self, record: Batch) -> float | None:

@@ -59,7 +59,9 @@ def served(request: pytest.FixtureRequest, storage_servers: Servers, tmp_path: P
     with (
         fresh_database(request.param, storage_servers, tmp_path) as database,
         FakeProvider() as fake,
-        fleet(database.url, database.name, tmp_path, batch_worker="true") as launched,
+        fleet(
+            database.url, database.name, tmp_path, batch_worker="true", lease_seconds=2, worker_lease_seconds=2
+        ) as launched,
     ):
         [replica] = launched.launch(1)
         served = Served(Customer(replica, database.open(), fake), replica)

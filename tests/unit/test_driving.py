@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from engine.driving import Driver
-from engine.errors import LeaseLost, StorageUnavailable
+from engine.errors import LeaseLost, StorageCorrupt, StorageUnavailable
 from engine.jobs.job import Lease
 from utilities.clock import SystemClock
 
@@ -37,7 +37,7 @@ class _Errand:
     def get(self, record_id: str) -> _Record | None:
         return self.records.get(record_id)
 
-    def held(self, record: _Record, lease: Lease) -> _Record:
+    def held(self, record: _Record, lease: Lease | None) -> _Record:
         if self.records[record.id] != record:
             raise LeaseLost(record.id)
         self.records[record.id] = replace(record, lease=lease, revision=record.revision + 1)
@@ -129,6 +129,38 @@ def test_another_replicas_record_is_left_alone_until_its_lease_is_over(driving: 
     driver.close()
     assert errand.stepped == ["silent"]
     assert errand.records["foreign"] == foreign
+
+
+def test_closing_gives_the_leases_back(driving: Make) -> None:
+    """Another replica goes on at once with what a closed one has driven."""
+    errand = _Errand({name: _Record(name) for name in "abc"}, lambda *_: _LONG)
+    driver = driving(errand)
+    errand.wait_for(3)
+    driver.close()
+    assert [record.lease for record in errand.records.values()] == [None] * 3
+    driving(errand, owner="two")
+    errand.wait_for(6)
+
+
+@pytest.mark.parametrize("error", [LeaseLost("a"), StorageUnavailable("away"), StorageCorrupt("damaged")])
+def test_only_a_lease_of_ones_own_is_given_back(driving: Make, error: Exception) -> None:
+    """What another replica holds by now stays its own, also where it takes it in between; nothing keeps a driver from
+    closing."""
+    errand = _Errand({"a": _Record("a"), "b": _Record("b")}, lambda *_: _LONG)
+    driver = driving(errand)
+    errand.wait_for(2)
+    taken = Lease("two", SystemClock().now() + timedelta(hours=1))
+    errand.records["b"] = theirs = replace(errand.records["b"], lease=taken, revision=7)
+    held = errand.held
+
+    def failing(record: _Record, lease: Lease | None) -> _Record:
+        if record.id == "a":
+            raise error
+        return held(record, lease)
+
+    errand.held = failing  # type: ignore[method-assign]
+    driver.close()
+    assert errand.records["b"] == theirs
 
 
 @pytest.mark.parametrize("error", [LeaseLost("a"), StorageUnavailable("away")])
