@@ -69,7 +69,9 @@ def _check(terms: SearchTerms, subject: Subject) -> None:
 
 
 def _probe(terms: SearchTerms, subject: Subject, setup: Setup) -> Probe:
-    if terms.force or subject.scoring.pairwise:
+    if (
+        terms.force or subject.scoring.pairwise or len(subject.arms) > 1
+    ):  # other models are worth a search by themselves
         return Probe()
     golds = [one for one in setup.validation if subject.examples[one].expected is not None]
     return probe_of(setup.validation, golds, setup.rollouts)

@@ -120,7 +120,7 @@ def texts(search: Search) -> dict[str, str]:
 def plan(search: Search, strategy: Strategy, *, judged: bool) -> tuple[Asked, ...]:
     """What is to be asked next; empty where the phase has nothing left. `judged`: whether a judge has a say."""
     if search.phase is Phase.CHECKS:
-        return () if search.by_comparison else _checks(search, judged) or headroom.plan(search.probe)
+        return () if search.by_comparison else _checks(search, judged) or _look(search)
     if search.phase is Phase.SEARCH:
         assert search.state is not None
         return () if strategy.done(search.state) is not None else strategy.plan(search.state)
@@ -132,6 +132,10 @@ def _checks(search: Search, judged: bool) -> tuple[Asked, ...]:
     twice = search.split.validation[:RESCORED] if judged else ()
     asked: list[Asked] = [_first(one) for one in examples]
     return (*asked, *(Rescore(example=one) for one in twice if one not in search.again))
+
+
+def _look(search: Search) -> tuple[Asked, ...]:
+    return headroom.plan(search.probe) if (search.baseline or 0.0) >= headroom.ROOM else ()
 
 
 def _holdout(search: Search) -> tuple[Asked, ...]:

@@ -67,6 +67,7 @@ def _search(report: Mapping[str, Any]) -> Iterable[str]:
         yield f'<p class="verdict">{_text(_VERDICTS[str(verdict)])} The search ended because {_text(why)}.</p>'
     yield _table((), _facts(report))
     yield from _test(report["numbers"].get("test"))
+    yield from _combinations(report["combinations"])
     yield from _plot("Score over spend", score_over_spend(report["points"], report["baseline"]))
     yield from _plot("Family tree", family_tree(report["candidates"], report["winner"]))
     yield "<h2>What changed in the prompt</h2>"
@@ -87,7 +88,23 @@ def _facts(report: Mapping[str, Any]) -> list[Sequence[Any]]:
 
 
 def _models(found: Mapping[str, Any] | None) -> str:
-    return "" if found is None else f"{found['workingModel']}, edited by {found['metaModel']}"
+    if found is None:
+        return ""
+    judge = "" if found["judgeModel"] is None else f", judged for that by {found['judgeModel']}"
+    return f"{found['workingModel']}, edited by {found['metaModel']}{judge}"
+
+
+def _combinations(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """Scores are by the judge that all share."""
+    if rows:
+        yield "<h2>Combinations of models</h2>"
+        head = ("Models", "Score", "Rollouts", "Cost of 1,000", "Left")
+        yield _table(head, [_combination(row) for row in rows])
+
+
+def _combination(row: Mapping[str, Any]) -> Sequence[Any]:
+    cost = "" if row["costPer1000"] is None else f"{row['costPer1000']:.4f}"
+    return _models(row), _score(row["score"]), row["rollouts"], cost, "yes" if row["left"] else "no"
 
 
 def _test(test: Mapping[str, Any] | None) -> Iterable[str]:
@@ -96,11 +113,13 @@ def _test(test: Mapping[str, Any] | None) -> Iterable[str]:
     yield "<h2>The proof on examples that the search never saw</h2>"
     looks = int(test.get("looks", 1))
     level = f" It had to be below {test['level']:.4f}: {looks} runs looked at these examples." if looks > 1 else ""
+    times = int(test.get("judgements", 1))
+    repeated = f" The judge was asked {times} times about each answer, as it wavers." if times > 1 else ""
     enough = "" if test["enough"] is None else f" About {test['enough']} pairs decide about a gain of this size."
     yield (
         f"<p>Mean gain <strong>{test['mean']:+.3f}</strong> over {_text(test['count'])} pairs, 95&nbsp;% interval "
         f"{test['low']:+.3f} to {test['high']:+.3f}, probability by luck p&nbsp;=&nbsp;{test['p']:.4f}; "
-        f"{_text(test['wins'])} better, {_text(test['losses'])} worse.{_text(level)}{_text(enough)}</p>"
+        f"{_text(test['wins'])} better, {_text(test['losses'])} worse.{_text(level + repeated + enough)}</p>"
     )
 
 

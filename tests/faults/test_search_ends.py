@@ -128,18 +128,22 @@ def test_weights_count_to_the_end(storage: Storage) -> None:
 
 
 def test_a_task_that_no_text_changes_is_left_alone(storage: Storage) -> None:
-    """Two rewrites, one of them made with the wanted answers at hand, score as the first prompt: the run ends there,
-    unless it is told to go on."""
-    toy = Toy(always_useless=True)
+    """Two rewrites, one of them made with the wanted answers at hand, score as a first prompt that is good already: the
+    run ends there, unless it is told to go on. A poor prompt leaves room, whatever two rewrites say."""
+    prompt = "Answer. alpha beta gamma"
+    toy = Toy(always_useless=True, prompt=prompt)
     run = ended(storage, toy, budget=RunBudget(calls=1_000))
+    assert 0.6 < progress_of(run).baseline < 0.97
     assert progress_of(run).verdict is Verdict.NO_HEADROOM
     told_of = progress_of(run).numbers["headroom"]
     assert (told_of["rewrite"], told_of["oracle"], told_of["examples"]) == (0.0, 0.0, 10)
     assert toy.calls["meta"] == 2
     asked = sorted(toy.told["meta"], key=lambda text: "Expected:" in text)
     assert ["Expected:" in text for text in asked] == [False, True]
-    forced = ended(storage, Toy(always_useless=True), budget=RunBudget(calls=1_000), force=True)
-    assert progress_of(forced).verdict is Verdict.NO_IMPROVEMENT
+    for others, terms in (({"prompt": prompt}, {"force": True, "patience": 3}), ({}, {"patience": 3})):
+        more = ended(storage, Toy(always_useless=True, **others), budget=RunBudget(calls=1_000), **terms)
+        assert progress_of(more).verdict is Verdict.NO_IMPROVEMENT
+        assert "headroom" not in progress_of(more).numbers
 
 
 @pytest.mark.parametrize(

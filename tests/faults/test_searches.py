@@ -92,6 +92,22 @@ def test_a_process_dies_at_any_operation(storage: Storage, backend: str) -> None
     assert hit > 200, "hardly anything was hit"
 
 
+def test_all_that_is_checked_and_proven_is_taken_over(storage: Storage) -> None:
+    """The look for headroom, judgements that are repeated, weights, looks at the holdout: a run that is taken over
+    before each of its steps makes the same of them."""
+    ends = []
+    for restarts in (False, True):
+        toy = Toy(judged=True, wavering=0.2, weights={"delta": 3.0}, prompt="Answer. alpha beta gamma")
+        bench = Bench(storage, storage, toy)
+        run = begun(bench, budget=RunBudget(calls=1_800))
+        bench.stepped(run.id, play=toy.play, most=6000, restarts=restarts)
+        ends.append(told(storage, run))
+    assert ends[0] == ends[1]
+    numbers = ends[0]["numbers"]
+    assert numbers["headroom"]["examples"] == 10
+    assert (numbers["test"]["judgements"], numbers["test"]["looks"], numbers["weighted"]) == (2, 1, True)
+
+
 def test_a_new_process_for_every_step(storage: Storage) -> None:
     """A run that is taken over before each of its steps comes to the same end as one that one process drives."""
     ends = []

@@ -111,6 +111,8 @@ def test_combinations_have_judges_of_their_own(shop: Shop) -> None:
     report = shop.call("GET", f"/runs/{run['runId']}/report").json()
     assert [one["judgeModel"] for one in report["combinations"]] == ["second", "third", None]
     assert all(one["score"] is not None for one in report["combinations"])
+    page = shop.call("GET", f"/runs/{run['runId']}/report?format=html").text
+    assert "judged for that by second" in page
     jobs = [job for job in jobs_of(shop, run, limit=5000) if job["clientReference"]["role"] == "eval"]
     assert {job["model"] for job in jobs} == {"second", "third", shop.model}
     stored = StateStore(shop.api.storage.run_parts, SystemClock())
