@@ -7,8 +7,9 @@ from datetime import timedelta
 from engine.driving import Driver
 from engine.jobs.signals import JobSignals
 from engine.llm import JsonObject
+from engine.records.pinning import pinned
 from engine.records.runs import Run
-from engine.records.store import Storage
+from engine.records.store import PromptStore, Storage
 from llm_optimizer.evaluations import Evaluations, build_evaluations
 from llm_optimizer.proving import Proving
 from llm_optimizer.refinement import job_of
@@ -32,10 +33,13 @@ class Optimizer:
         tools: RunTools,
         searching: Searching,
         driver: Driver[Run],
+        *,
+        prompts: PromptStore,
         signals: JobSignals,
         evaluations: Evaluations,
     ) -> None:
         self._tools = tools
+        self._prompts = prompts
         self._searching = searching
         self._driver = driver
         self._signals = signals
@@ -60,7 +64,9 @@ class Optimizer:
         if run.search is not None:
             return self._begin_search(run)
         chosen = self._tools.ids.new()
-        begun = replace(run, current_job_id=chosen)
+        used = (*run.initial_prompt_ids, run.eval_prompt_id, run.meta_prompt_id)
+        found = self._prompts.get_many(list(dict.fromkeys(used)))
+        begun = replace(run, current_job_id=chosen, pins=pinned(found.values(), "initialWorkingPromptIds"))
         self._tools.runs.add(begun)
         self._tools.jobs.insert([job_of(begun, chosen, begun.metadata.created_at)])
         self._driver.wake()
@@ -125,4 +131,4 @@ def build_optimizer(
     searching = build_searching(storage, tools, subjects)
     driver = Driver(RunErrand(tools, searching), name="optimizer", owner=replica, clock=clock, lease=lease, poll=poll)
     evaluations = build_evaluations(storage, signals=signals, clock=clock, replica=replica, lease=lease, poll=poll)
-    return Optimizer(tools, searching, driver, signals, evaluations)
+    return Optimizer(tools, searching, driver, prompts=storage.prompts, signals=signals, evaluations=evaluations)

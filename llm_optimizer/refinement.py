@@ -22,11 +22,14 @@ _LARGEST_EVALUATIONS = 512 * 1024
 
 def job_of(run: Run, job_id: str, now: datetime) -> Job:
     """The job of the run's current iteration."""
+    working = _prompts(run)
+    used = (*working, run.eval_prompt_id, run.meta_prompt_id)
     return Job(
         id=job_id,
         client_id=run.client_id,
         operation=OPERATION,
-        working_prompts=_prompts(run),
+        working_prompts=working,
+        pins={prompt_id: run.pins[prompt_id] for prompt_id in used if prompt_id in run.pins} or None,
         model=run.working_models[run.current_model_index],
         temperature=run.temperature,
         priority=run.priority,

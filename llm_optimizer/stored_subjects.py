@@ -10,6 +10,7 @@ from engine.jobs.queue import Page
 from engine.llm import JsonObject
 from engine.records.dataset_items import DatasetItems
 from engine.records.datasets import Dataset, DatasetItem
+from engine.records.pinning import LARGEST_TEXTS
 from engine.records.runs import Run
 from engine.records.searches import Combination, SearchTerms
 from engine.records.store import Storage, Where
@@ -22,9 +23,6 @@ from utilities.draws import draws
 
 MOST_EXAMPLES = 5_000
 """Of one search: of a larger dataset so many are drawn. They are kept in memory, and no budget tries them all."""
-
-LARGEST_TEXTS = 1_000_000
-"""Characters of all prompts of a run, which are kept with its state."""
 
 
 class StoredSubjects:

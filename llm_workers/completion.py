@@ -16,6 +16,7 @@ from engine.jobs.handler import Assignment
 from engine.jobs.job import Job
 from engine.jobs.outcome import Completed
 from engine.llm import JsonObject, ProviderTimeout, SecretSource, Timeouts, UnusableAnswer
+from engine.records.pinning import unpinned
 from engine.records.store import PromptStore
 from engine.records.values import Prompt
 from llm_workers.answers import Answers
@@ -112,7 +113,7 @@ class CompletionHandler:
         step = Step(
             name="work",
             model=model,
-            system=system_text(await self._catalogue.prompts(job.working_prompts), job.instructions),
+            system=system_text(await self._prompts(job, job.working_prompts), job.instructions),
             user=user_text(job.request_data),
             temperature=job.temperature,
             response_format=job.response_format,
@@ -144,7 +145,7 @@ class CompletionHandler:
             return None
         try:
             async with _ending(deadline, "meta step"):
-                originals = await self._catalogue.prompts(job.working_prompts)
+                originals = await self._prompts(job, job.working_prompts)
                 data = {"evaluation": evaluation, "prompts": [each.text for each in originals], "result": result}
                 answer = await self._further(work, job, "meta", (prompt_id, model_name), data)
                 return await self._kept(job, originals, answer["text"].strip())
@@ -163,7 +164,7 @@ class CompletionHandler:
             step = Step(
                 name=name,
                 model=await self._catalogue.model(model_name),
-                system=system_text(await self._catalogue.prompts((prompt_id,))),
+                system=system_text(await self._prompts(job, (prompt_id,))),
                 user=user_text(data),
                 temperature=job.temperature,
                 response_format="text" if name == "meta" else "json",
@@ -173,6 +174,15 @@ class CompletionHandler:
             return await self._steps.take(work, step)
 
         return await self._persistence.run(attempt)
+
+    async def _prompts(self, job: Job, ids: tuple[str, ...]) -> tuple[Prompt, ...]:
+        """Those that the job was given as it was given them, the others as they are. Raises UnknownReference."""
+        if not job.pins:
+            return await self._catalogue.prompts(ids)
+        given = {one: unpinned(job.pins, one, job.client_id, job.metadata) for one in ids}
+        left = tuple(one for one in ids if given[one] is None)
+        known = {prompt.id: prompt for prompt in await self._catalogue.prompts(left)}
+        return tuple(given[one] or known[one] for one in ids)
 
     async def _kept(self, job: Job, originals: tuple[Prompt, ...], text: str) -> str:
         if not text:

@@ -134,6 +134,7 @@ class Job:
     `instructions` is text that follows the working prompts' texts, for prompts that are stored nowhere.
     `prompt_flow` is the id of the flow whose prompts the working prompts were when the job was made.
 
+    `pins` are prompts as they are to be used, whatever has become of them since (see engine.records.pinning).
     `most_calls` is how many calls may ever be made for it that may cost something, `most_output` how many tokens each
     of them may answer with, whatever its model allows; None does not restrict.
     """
@@ -159,6 +160,7 @@ class Job:
     instructions: str | None = None
     prompt_flow: str | None = None
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    pins: JsonObject | None = None
     most_calls: int | None = None
     most_output: int | None = None
     due_at: datetime | None = None

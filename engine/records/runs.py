@@ -71,7 +71,8 @@ class Run:
 
     `current_job_id` is the job that the next step waits for, chosen before it is inserted. `spent` is by the role of
     the calls: work, eval, meta. `withdrawal` says which jobs are still to be taken back; `discarded` that the record
-    is deleted when they are. `search` and `progress` are set where it searches over a dataset; the model runs are then
+    is deleted when they are. `pins` are the prompts as they were when it began, where it refines on one
+    input. `search` and `progress` are set where it searches over a dataset; the model runs are then
     empty. `lease` is held by the replica that drives it.
     """
 
@@ -97,6 +98,7 @@ class Run:
     spent: Mapping[str, Totals] = field(default_factory=dict)
     withdrawal: Withdrawal | None = None
     discarded: bool = False
+    pins: JsonObject = field(default_factory=dict)
     search: SearchTerms | None = None
     progress: SearchProgress | None = None
     lease: Lease | None = None

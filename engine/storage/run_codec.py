@@ -35,6 +35,7 @@ def _encode(run: Run) -> Document:
         "temperature": run.temperature,
         "priority": run.priority,
         "requestData": json_text(run.request_data),
+        "pins": json_text(run.pins),
         "search": encode_terms(run.search),
         **_encode_progress(run),
     }
@@ -93,6 +94,7 @@ def _decode(document: Mapping[str, Any]) -> Run:
         spent={role: totals_from_document(totals) for role, totals in document["spent"].items()},
         withdrawal=None if withdrawal is None else Withdrawal(withdrawal),
         discarded=bool(document["discarded"]),
+        pins=json_value(document.get("pins")) or {},
         search=decode_terms(document.get("search")),
         progress=decode_progress(document.get("progress")),
         lease=lease_from_document(document["lease"]),
