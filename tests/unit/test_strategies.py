@@ -248,7 +248,7 @@ class TestCombos:
         drops out. A playoff is on the same examples for all; in pieces and through JSON it says the same."""
         setup = setup_of({"rung": 60}, arms=4, rollouts=1200, own_judges=True)
         world = Toy(handicap=(0.6, 0.0, 0.5, 0.7), lenient=frozenset({0, 3}))
-        driven = search(built_in("combos"), setup, world, rollouts=3000)
+        driven = search(built_in("combos"), setup, world, rollouts=1500)
         assert 1 in driven.state.scratch["alive"]
         assert built_in("combos").best(driven.state).arm == 1
         ranked = [item for item in driven.items if isinstance(item, Evaluate) and item.reference]
@@ -257,7 +257,7 @@ class TestCombos:
         assert by_arm[0][:first] == by_arm[3][:first]
         assert set(VALIDATION) < set(by_arm[3])
         assert not set(by_arm[0]) - {*VALIDATION, *FEEDBACK}
-        pieces = search(built_in("combos"), setup, world, rollouts=3000, at_once=7, between=through_json)
+        pieces = search(built_in("combos"), setup, world, rollouts=1500, at_once=7, between=through_json)
         assert by_id(pieces.state)["scratch"]["ranking"] == by_id(driven.state)["scratch"]["ranking"]
         scores = {each.arm: each.score for each in combos.standings(driven.state)}
         assert (scores[1] or 0) > max(scores[0] or 0, scores[3] or 0)
