@@ -4,7 +4,7 @@ import asyncio
 
 from engine.errors import ClientDisconnected, Interrupted, MetasyncError, ServiceStopping
 from engine.jobs.job import Call
-from engine.llm import PermanentProviderError, Piece
+from engine.llm import JsonObject, PermanentProviderError, Piece
 from engine.records.streams import Stream
 from llm_workers.providers.chat_chunks import size_of, text_in
 
@@ -16,7 +16,7 @@ class Live:
     """Implements engine.records.control.LiveStream, and is the ledger of its calls.
 
     `said` are the texts of the pieces, which may be empty in a chat; `characters` are all that came, arguments of tools
-    and further choices included.
+    and further choices included. `answer` is the whole of a chat.
     """
 
     def __init__(self, stream: Stream, began: float) -> None:
@@ -24,6 +24,7 @@ class Live:
         self.began = began
         self.said: list[str] = []
         self.characters = 0
+        self.answer: JsonObject | None = None
         self.calls: list[Call] = []
         self.error: MetasyncError | None = None
         self.task: asyncio.Task[None] | None = None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
+import orjson
 import structlog
 
 from engine.errors import (
@@ -28,6 +29,7 @@ from engine.jobs.queue import Hold
 from engine.llm import (
     Completion,
     CompletionRequest,
+    JsonObject,
     PermanentProviderError,
     Provider,
     ProviderError,
@@ -54,7 +56,8 @@ from utilities.clock import Clock
 from utilities.hop import Hop
 
 LONGEST_TEXT = 2_000_000
-"""Characters of an answer that its record keeps: with the prompt they fit into one document of every database."""
+"""Characters of a text, and bytes of a whole answer, that a record keeps: with the prompt they fit into one document of
+every database."""
 
 _LONGEST_RAW = 64 * 1024
 _TRIES = 8
@@ -123,8 +126,10 @@ class Streaming:
     def open_streams(self) -> int:
         return len(self._live)
 
-    async def open(self, stream: Stream) -> Live:
+    async def open(self, stream: Stream, admitted: Callable[[], Awaitable[object]] | None = None) -> Live:
         question = await self._question(stream)
+        if admitted is not None:
+            await admitted()
         began = self._clock.monotonic()
         held = replace(stream, lease=Lease(self._terms.replica, self._clock.now() + self._terms.lease))
         await self._hop(self._store.add, held)
@@ -230,6 +235,7 @@ class Streaming:
                     booking.begin()
                     now = self._clock.now()
                     booking.completion = call.completion = completion = await _said(live, provider, request, now)
+                    live.answer = completion.body
             except BaseException as error:
                 spending.made = booking.end_badly(error, self._so_far(live, model, request))
                 raise
@@ -266,6 +272,7 @@ class Streaming:
             live.stream,
             status=StreamStatus.COMPLETED if error is None else StreamStatus.ERROR,
             text=text[:LONGEST_TEXT],
+            answer=_kept(live) if error is None else None,
             failure=None if error is None else _failure(error, live, now=now),
             calls=tuple(live.calls),
             total_duration=max(self._clock.monotonic() - live.began, sum(call.duration for call in live.calls)),
@@ -312,6 +319,16 @@ async def _said(live: Live, provider: Provider, request: CompletionRequest, now:
                 return piece
             await live.say(piece)
     raise PermanentProviderError(f"{request.endpoint.sdk}: the stream ended without a completion")
+
+
+def _kept(live: Live) -> JsonObject | None:
+    """The answer to say again, where somebody may ask for that and a document can hold it."""
+    if not live.stream.repeatable or live.answer is None:
+        return None
+    try:
+        return live.answer if len(orjson.dumps(live.answer)) <= LONGEST_TEXT else None
+    except TypeError:  # a vendor's answer may be nested too deeply to be written
+        return None
 
 
 def _failure(error: MetasyncError, live: Live, *, now: datetime) -> Failure:

@@ -15,7 +15,7 @@ MESSAGES = "/v1/messages"
 router = APIRouter(
     tags=["anthropic"],
     route_class=CallRoute,
-    responses=anthropic_problems(400, 401, 404, 413, 422, 429, 502, 503, 504),
+    responses=anthropic_problems(400, 401, 404, 409, 413, 422, 429, 502, 503, 504),
 )
 
 

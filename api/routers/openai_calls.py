@@ -13,7 +13,7 @@ from api.services.job_drafts import EndpointDraft
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
 router = APIRouter(
-    tags=["openai"], route_class=CallRoute, responses=openai_problems(400, 401, 404, 413, 422, 429, 502, 503, 504)
+    tags=["openai"], route_class=CallRoute, responses=openai_problems(400, 401, 404, 409, 413, 422, 429, 502, 503, 504)
 )
 
 
@@ -29,7 +29,8 @@ async def create_chat_completion(
 ) -> Response:
     """Answers a conversation by any model, whole or streamed. It is stored as a job of operation `chat.completions`,
     or as a stream. A whole answer that does not come in time is withdrawn, unless the request has an Idempotency-Key:
-    repeating it then gets the answer. A stream takes no such key, since it is not said twice."""
+    repeating it then gets the answer. A stream with such a key is said again once it has ended well, in fewer chunks;
+    until then repeating it is a 409, and after a failure another try."""
     asked = stored_body(await request.body())
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)

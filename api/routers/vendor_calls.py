@@ -15,7 +15,7 @@ from api.routers.jobs_query import key_of, maker_of
 from api.services.direct import Patience
 from api.services.job_drafts import EndpointDraft
 from api.services.openai_calls import OpenAiAnswer
-from engine.errors import InvalidField
+from api.services.said_again import Said
 from engine.llm import JsonObject
 from engine.records.streams import Stream
 
@@ -58,12 +58,14 @@ async def streamed(
     framing: Callable[[Stream], Framing],
 ) -> Response:
     """The answer to a request that is streamed. Raises as StreamService.open_chat."""
-    maker, levels = maker_of(await access.caller()), access.services.openai_calls.levels
+    caller, levels, streams = await access.caller(), access.services.openai_calls.levels, access.services.streams
     tell_if_it_fails(request.scope, lambda: levels(asked["model"]))
-    if key is not None:
-        raise InvalidField("Idempotency-Key", "a stream is not said twice: leave the key out, or do not stream")
-    live = await access.services.streams.open_chat(endpoint, asked, maker, access.services.gate)
-    return Streamed(live, framing(live.stream), headers=limit_headers(levels(live.stream.model)))
+    request_key = key_of(key, endpoint, caller, await request.body())
+    live = await streams.open_chat(endpoint, asked, maker_of(caller), access.services.gate, request_key)
+    headers = limit_headers(levels(live.stream.model))
+    if isinstance(live, Said):
+        headers["Idempotency-Replayed"] = "true"
+    return Streamed(live, framing(live.stream), headers=headers)
 
 
 def _headers(answer: OpenAiAnswer) -> dict[str, str]:

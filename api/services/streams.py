@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
+from api.services.idempotency import RequestKey
 from api.services.job_drafts import Maker
 from api.services.references import Catalogue, Wanted
+from api.services.said_again import Said
+from api.services.stream_keys import StreamKeys
 from engine.errors import NotFound, UnknownReference
 from engine.jobs.queue import Page
 from engine.llm import JsonObject
@@ -56,11 +60,19 @@ class StreamService:
     """Synchronous but for `open` and `open_chat`, which are for the event loop that streams."""
 
     def __init__(
-        self, store: StreamStore, live: LiveStreams, catalogue: Catalogue, *, clock: Clock, ids: ObjectIds
+        self,
+        store: StreamStore,
+        live: LiveStreams,
+        catalogue: Catalogue,
+        keys: StreamKeys,
+        *,
+        clock: Clock,
+        ids: ObjectIds,
     ) -> None:
         self._store = store
         self._live = live
         self._catalogue = catalogue
+        self._keys = keys
         self._clock = clock
         self._ids = ids
 
@@ -80,11 +92,26 @@ class StreamService:
         )
         return await self._live.open(stream)
 
-    async def open_chat(self, endpoint: str, chat: JsonObject, maker: Maker, hop: Hop) -> LiveStream:
-        """`chat` is the body of a request to a vendor's endpoint of that path. Raises as `open` does."""
+    async def open_chat(
+        self, endpoint: str, chat: JsonObject, maker: Maker, hop: Hop, key: RequestKey | None
+    ) -> LiveStream:
+        """`chat` is the body of a request to a vendor's endpoint of that path. Raises as `open` does.
+
+        With a `key` that has been answered, it is what was Said then. Raises what StreamKeys raises.
+        """
+        if key is None:
+            return await self._live.open(await self._chat(endpoint, chat, maker, hop))
+        owner = maker.owner.client_id
+        standing = await hop(self._keys.standing, owner, key)
+        if isinstance(standing, Stream):
+            return Said(standing)
+        stream = replace(await self._chat(endpoint, chat, maker, hop), repeatable=True)
+        return await self._live.open(stream, partial(hop, self._keys.take, owner, standing, stream.id))
+
+    async def _chat(self, endpoint: str, chat: JsonObject, maker: Maker, hop: Hop) -> Stream:
         known = await hop(self._catalogue.known, [wanted := Wanted((), (chat["model"],))])
         known.check(wanted, maker.owner)
-        stream = Stream(
+        return Stream(
             id=self._ids.new(),
             client_id=maker.owner.client_id,
             model=chat["model"],
@@ -94,7 +121,6 @@ class StreamService:
             endpoint=endpoint,
             metadata=Metadata(created_at=self._clock.now(), created_by=maker.by),
         )
-        return await self._live.open(stream)
 
     def get(self, stream_id: str, visible_to: str | None) -> Stream:
         """Raises NotFound, alike for what is not there and what is another client's."""

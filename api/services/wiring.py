@@ -12,6 +12,7 @@ from api.services.direct import DirectService
 from api.services.explain import Explainer
 from api.services.files import FileService
 from api.services.health import HealthService
+from api.services.idempotency import IdempotencyKeys
 from api.services.jobs import JobService
 from api.services.jobs_intake import JobIntake
 from api.services.model_states import ModelStateService
@@ -22,6 +23,7 @@ from api.services.prompt_flows import PromptFlowService
 from api.services.prompts import PromptService
 from api.services.references import Catalogue
 from api.services.runs import RunService
+from api.services.stream_keys import StreamKeys
 from api.services.streams import StreamService
 from api.services.usage import UsageService
 from api.services.workers import WorkerService
@@ -115,9 +117,14 @@ def build_services(
         batches=BatchService(storage.batches, files, storage.jobs, explainer, wake=wake_batches, clock=clock, ids=ids),
         runs=RunService(storage.runs, optimizer, catalogue, clock=clock, ids=ids),
         data=build_data(storage, catalogue, direct, gate, wake=optimizer.wake_evaluation, clock=clock, ids=ids),
-        streams=StreamService(storage.streams, live, catalogue, clock=clock, ids=ids),
+        streams=_streams(storage, live, catalogue, clock, ids),
         workers=WorkerService(storage.workers, storage.clients, control, Budgets(storage), clock=clock, ids=ids),
     )
+
+
+def _streams(storage: Storage, live: LiveStreams, catalogue: Catalogue, clock: Clock, ids: ObjectIds) -> StreamService:
+    keys = StreamKeys(storage.streams, IdempotencyKeys(storage.jobs), clock)
+    return StreamService(storage.streams, live, catalogue, keys, clock=clock, ids=ids)
 
 
 def _clients(

@@ -3,7 +3,7 @@
 Workers are started and stopped by desired state, which is stored and which a replica's pool follows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -80,10 +80,11 @@ class LiveStream(Protocol):
 class LiveStreams(Protocol):
     """Makes streams."""
 
-    async def open(self, stream: Stream) -> LiveStream:
+    async def open(self, stream: Stream, admitted: Callable[[], Awaitable[object]] | None = None) -> LiveStream:
         """Stores the record, then begins to ask the model.
 
         Raises, before anything is stored, UnknownReference, and Refused where no model that could answer has a key.
+        `admitted` is awaited when nothing is left but to store; what it raises is raised, and nothing is stored.
         """
         ...
 

@@ -33,8 +33,11 @@ class Stream:
     sent it, which says what is asked instead of the prompts and the temperature. `endpoint` is its path.
 
     `text` is what came (of a chat the first choice's), also of an answer that broke off. `calls` are all that
-    were made, failed ones of models before it too. `total_duration` is in seconds; it and `completed_at` are set when
-    the stream has ended, in whichever way. `lease` is held by the process that streams it.
+    were made, failed ones of models before it too. `answer` is the whole answer to a chat as its endpoint gives it
+    without streaming, which is kept of those that are `repeatable`, unless it is very long.
+
+    `total_duration` is in seconds; it and `completed_at` are set when the stream has ended, in whichever way. `lease`
+    is held by the process that streams it.
     """
 
     id: str
@@ -47,8 +50,10 @@ class Stream:
     client_reference: JsonObject | None = None
     chat: JsonObject | None = None
     endpoint: str | None = None
+    repeatable: bool = False
     status: StreamStatus = StreamStatus.STREAMING
     text: str = ""
+    answer: JsonObject | None = None
     failure: Failure | None = None
     calls: tuple[Call, ...] = ()
     total_duration: float | None = None
@@ -140,7 +145,7 @@ class StreamStore(Protocol):
     def get(self, stream_id: str) -> Stream | None: ...
 
     def get_many(self, stream_ids: Sequence[str]) -> dict[str, Stream]:
-        """Those that exist, by id, with one query; without their prompts, chats and texts."""
+        """Those that exist, by id, with one query; without their prompts, chats, texts and answers."""
         ...
 
     def end(self, stream: Stream) -> bool:
@@ -159,7 +164,7 @@ class StreamStore(Protocol):
         ...
 
     def find(self, query: StreamQuery, page: Page) -> list[Stream]:
-        """Matching records in the order of their creation, without their prompts, chats and texts."""
+        """Matching records in the order of their creation, without their prompts, chats, texts and answers."""
         ...
 
     def count(self, query: StreamQuery) -> int: ...

@@ -57,6 +57,7 @@ def stream_to_document(stream: Stream) -> Document:
         "revision": stream.revision,
         **_sums(stream),
         "temperature": stream.temperature,
+        "repeatable": stream.repeatable,
         "additionalPrompts": list(stream.additional_prompts),
         "clientReference": json_text(stream.client_reference),
         "errorData": failure_to_document(stream.failure),
@@ -68,6 +69,7 @@ def stream_to_document(stream: Stream) -> Document:
         "userPrompt": stream.user_prompt,
         "chat": json_text(stream.chat),
         "text": stream.text,
+        "answer": json_text(stream.answer),
     }
 
 
@@ -128,8 +130,10 @@ def _stream(document: Mapping[str, Any]) -> Stream:
         client_reference=json_value(document["clientReference"]),
         chat=json_value(document.get("chat")),
         endpoint=document.get("endpoint"),
+        repeatable=document.get("repeatable", False),
         status=StreamStatus(document["status"]),
         text=document.get("text", ""),
+        answer=json_value(document.get("answer")),
         failure=failure_from_document(document["errorData"]),
         calls=tuple(call_from_document(call) for call in document["calls"]),
         total_duration=document["duration"],

@@ -44,17 +44,19 @@ def test_a_record_comes_back_as_it_was_written(storage: Storage) -> None:
             client_reference={"team": {"name": "red"}},
             user_prompt="\0 ü 🙂",
             chat={"$a.b": ["\0 ü", 2**60, None]},
+            repeatable=True,
         ),
     )
     assert storage.streams.get(stream.id) == stream
 
     end = ended(stream, make_call(step="stream"), status=StreamStatus.ERROR, failure=make_failure(), text="half\0")
+    end = replace(end, answer={"$a.b": ["\0 ü", 2**60, None]})
     assert storage.streams.end(end)
     storage.streams.add(stream)
 
     assert storage.streams.get(stream.id) == replace(end, revision=1)
     assert storage.streams.get_many([stream.id, "b" * 24]) == {
-        stream.id: replace(end, revision=1, text="", user_prompt="", chat=None)
+        stream.id: replace(end, revision=1, text="", user_prompt="", chat=None, answer=None)
     }
     assert storage.streams.get("c" * 24) is None
     assert storage.streams.get("\ud800") is None

@@ -85,6 +85,21 @@ def test_streams(served: Served) -> None:
     assert record["processingMetrics"]["outputTokens"] == final.usage.output_tokens
 
 
+def test_a_repeated_stream_with_a_key(served: Served) -> None:
+    """A stream that has ended well is said again, event by event and without a call."""
+    served.fake.add(Rule(fault("tools")))
+    asked: Any = {"max_tokens": 100, "messages": ASKED, "tools": TOOLS, "extra_headers": {"Idempotency-Key": "once"}}
+    with client(served) as sdk:
+        answers = []
+        for replayed in (None, "true"):
+            with sdk.messages.stream(model=MODEL, **asked) as stream:
+                answers.append(stream.get_final_message())
+                assert stream.response.headers.get("idempotency-replayed") == replayed
+    assert answers[0] == answers[1]
+    assert [block.type for block in answers[1].content] == ["text", "tool_use"]
+    assert served.fake.seen.total == 1
+
+
 def test_tools(served: Served) -> None:
     """Calls of tools come whole and in pieces; answered in turn, the model goes on."""
     served.fake.add(Rule(fault("tools")))

@@ -211,6 +211,26 @@ def test_a_repeated_request_with_a_key(served: Served) -> None:
     assert raised.value.code == "idempotency_key_reused"
 
 
+def test_a_repeated_stream_with_a_key(served: Served) -> None:
+    """A stream that has ended well is said again without a call, calls of tools and usage included."""
+    served.fake.add(Rule(fault("tools")))
+    asked: Any = {"messages": MESSAGES, "tools": TOOLS, "stream": True, "stream_options": {"include_usage": True}}
+    headers = {"Idempotency-Key": "once, streamed"}
+    with served.sdk() as sdk:
+        create = sdk.chat.completions.with_raw_response.create
+        raw = create(model="OpenAI", **asked, extra_headers=headers)
+        chunks = list(raw.parse())
+        repeated = create(model="OpenAI", **asked, extra_headers=headers)
+        again = list(repeated.parse())
+    assert raw.headers.get("idempotency-replayed") is None
+    assert repeated.headers["idempotency-replayed"] == "true"
+    assert served.fake.seen.total == 1
+    [call] = again[0].choices[0].delta.tool_calls
+    assert json.loads(call.function.arguments) == json.loads(TOOL_ARGUMENTS)
+    assert again[-2].choices[0].finish_reason == "tool_calls"
+    assert (again[-1].id, again[-1].usage) == (chunks[-1].id, chunks[-1].usage)
+
+
 def test_hanging_up_drops_the_call(served: Served) -> None:
     """A caller that gives up, whole or streamed, is not waited for: the provider sees its connection closed."""
     served.fake.hold()

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import pytest
 
 from engine.jobs.queue import JobQuery
 from engine.llm import JsonObject
-from engine.records.streams import StreamQuery
 from tests.http.test_openai_errors import error_of
 from tests.support.api import Api, running_api
 from tests.support.backends import SQLITE, Servers, fresh_database
@@ -209,11 +209,56 @@ def test_limits_are_told_with_errors_too(local: Shop, fake: FakeProvider) -> Non
         assert not [name for name in answer.headers if name.startswith("x-ratelimit")]
 
 
-def test_a_stream_takes_no_idempotency_key(local: Shop, fake: FakeProvider) -> None:
-    """A key would promise that repeating is harmless, and a stream is not said twice: it is refused, not ignored."""
-    error = error_of(ask(local, {"Idempotency-Key": "once"}, stream=True), 400)
-    assert error["param"] == "Idempotency-Key"
-    assert (fake.seen.total, local.api.storage.streams.count(StreamQuery())) == (0, 0)
+ONCE, STREAMED = {"Idempotency-Key": "once"}, {"stream": True, "stream_options": {"include_usage": True}}
+
+
+def said(answer: httpx.Response) -> tuple[Any, ...]:
+    """What a stream says, in however many chunks, and of which record."""
+    *chunks, last = events(answer)
+    deltas = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
+    ends = [chunk["choices"][0]["finish_reason"] for chunk in chunks]
+    assert {chunk["id"] for chunk in chunks} == {last["id"]}
+    return answer.headers["X-Stream-Id"], last["id"], "".join(deltas), ends[-1], last["usage"]
+
+
+def test_a_stream_is_said_again(shop: Shop, fake: FakeProvider) -> None:
+    """With an Idempotency-Key the same answer comes once more, from its record and without a call. While it is under
+    way that is 409 and a moment to wait; with another body, or not streamed, 422. Another client's key is its own."""
+    fake.hold()
+    with ThreadPoolExecutor(1) as threads:
+        streaming = threads.submit(ask, shop, ONCE, **STREAMED)
+        fake.seen.wait_until(lambda seen: seen.in_flight == 1)
+        busy = ask(shop, ONCE, **STREAMED)
+        fake.release()
+        first = streaming.result(AT_ONCE)
+    assert (error_of(busy, 409)["code"], busy.headers["Retry-After"]) == ("idempotency_key_in_use", "2")
+    again = ask(shop, ONCE, **STREAMED)
+    assert said(again) == said(first)
+    assert (first.headers.get("Idempotency-Replayed"), again.headers["Idempotency-Replayed"]) == (None, "true")
+    for other in ({"stream": True}, {**STREAMED, "seed": 7}, {}):
+        assert error_of(ask(shop, ONCE, **other), 422)["code"] == "idempotency_key_reused"
+    assert fake.seen.total == 1
+    stranger = {"Authorization": f"Bearer {shop.api.new_client()['client_api_key']}", **ONCE}
+    body = {"model": shop.model, "messages": HELLO, **STREAMED}
+    own = shop.api.http.post(CHAT, json=body, headers=stranger)
+    assert said(own)[2:] == said(first)[2:]
+    assert said(own)[0] != said(first)[0]
+    assert fake.seen.total == 2
+
+
+def test_a_stream_that_failed_is_tried_again(shop: Shop, fake: FakeProvider) -> None:
+    """A failure is no answer: its key stands for another try, and then for the answer of that; nor does a request that
+    was refused before anybody was called use it up."""
+    assert error_of(ask(shop, ONCE, **STREAMED, model="nobody's"), 404)["code"] == "model_not_found"
+    fake.add(Rule(fault("broken_off"), times=1), Rule(fault("status", code=400), times=1))
+    assert "error" in events(ask(shop, ONCE, **STREAMED))[-1]
+    error_of(ask(shop, ONCE, **STREAMED), 400)
+    third = ask(shop, ONCE, **STREAMED)
+    assert "Idempotency-Replayed" not in third.headers
+    again = ask(shop, ONCE, **STREAMED)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert said(again) == said(third)
+    assert fake.seen.total == 3
 
 
 def test_a_stream_that_fails_before_its_first_word(local: Shop, fake: FakeProvider) -> None:

@@ -1,24 +1,25 @@
 """Chats that are streamed: chunks to the reader, text and calls on the record."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from api.services.said_again import chunks_of
 from engine.errors import MetasyncError
-from engine.llm import UnsupportedParameter
+from engine.llm import JsonObject, UnsupportedParameter
 from engine.records.streams import Stream, StreamStatus
 from llm_workers.catalogue import Catalogue
 from llm_workers.lanes import Lanes
-from llm_workers.providers.chat_chunks import size_of, text_in
+from llm_workers.providers.chat_chunks import ChatFold, size_of, text_in
 from llm_workers.providers.registry import ProviderSet, Registry
 from llm_workers.streaming import Streaming, StreamTerms
 from llm_workers.wallets import Wallets
 from tests.support.completing import Completing, completing
-from tests.support.factories import make_stream
+from tests.support.factories import NOW, make_stream
 from tests.support.fake_provider import Rule, fault
 from tests.support.fake_provider.server import PLAIN_ANSWER
 from utilities.secrets import ProviderSecrets
@@ -45,9 +46,10 @@ class Read:
         return "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in self.chunks)
 
 
-def read(lab: Completing, stop_after: int | None = None, **body: Any) -> Read:
+def read(lab: Completing, stop_after: int | None = None, *, repeatable: bool = False, **body: Any) -> Read:
     """A chat of model `m`, read to its end, or hung up on after so many chunks."""
-    stream = make_stream(model="m", user_prompt="", lease=None, chat={"messages": [HELLO], **body})
+    chat = {"messages": [HELLO], **body}
+    stream = make_stream(model="m", user_prompt="", lease=None, chat=chat, repeatable=repeatable)
 
     async def run() -> Read:
         streaming = streaming_of(lab)
@@ -124,6 +126,56 @@ def test_one_who_hangs_up(lab: Completing) -> None:
     [call] = got.stream.calls
     assert call.output_tokens is not None
     assert call.output_tokens > 0
+
+
+@pytest.mark.parametrize(("sdk", "base"), [("OpenAI", "/v1"), ("Anthropic", ""), ("Gemini", "")])
+def test_what_can_be_said_again(lab: Completing, sdk: str, base: str) -> None:
+    """A repeatable stream keeps its whole answer, and chunks made of it add up to that again, calls of tools too."""
+    lab.model(sdk=sdk, endpoint=f"{lab.fake.url}{base}", api_version="v1beta")
+    lab.fake.add(Rule(fault("tools")))
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+
+    answer = read(lab, repeatable=True, tools=tools).stream.answer
+
+    assert answer is not None
+    assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "weather"
+    assert {**answer, **summed(chunks_of(answer))} == answer
+
+
+def test_chunks_of_all_that_an_answer_may_have() -> None:
+    """Choices, log probabilities, refusals and fields that only its vendor has are told; what is empty is not."""
+    message = {"role": "assistant", "content": "Hi", "refusal": None, "reasoning": "Because."}
+    answer = {
+        "id": "a",
+        "system_fingerprint": "fp",
+        "choices": [
+            {"index": 0, "message": message, "logprobs": {"content": [{"token": "Hi"}]}, "finish_reason": "stop"},
+            {"index": 1, "message": {**message, "content": None, "refusal": "No."}, "finish_reason": "length"},
+        ],
+    }
+    first, *_, last = chunks = list(chunks_of(answer))
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": "Hi", "reasoning": "Because."}
+    assert last == {"system_fingerprint": "fp", "choices": [{"index": 1, "delta": {}, "finish_reason": "length"}]}
+    assert summed(chunks)["choices"] == [answer["choices"][0], {**answer["choices"][1], "logprobs": None}]
+
+
+def summed(chunks: Iterable[JsonObject]) -> JsonObject:
+    """What chunks add up to, but for what comes from elsewhere."""
+    fold = ChatFold(lambda chunk: chunk, NOW)
+    for chunk in chunks:
+        fold.feed(chunk)
+    whole = fold.document("")
+    return {name: value for name, value in whole.items() if name not in ("id", "created", "model", "usage")}
+
+
+def test_what_is_not_kept(lab: Completing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole answer to a stream that nobody may ask for again, and one that no document could hold: the stream ends
+    as well as any other."""
+    lab.model()
+    assert read(lab).stream.answer is None
+    monkeypatch.setattr("llm_workers.streaming.LONGEST_TEXT", 10)
+    got = read(lab, repeatable=True)
+    assert (got.stream.status, got.stream.answer, got.text) == (StreamStatus.COMPLETED, None, PLAIN_ANSWER)
 
 
 def test_how_much_was_said() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from api.services.said_again import events_of
 from engine.llm import UnsupportedParameter, Usage
 from llm_workers.messages import MESSAGES, characters_in_messages, size_of_event, text_in_event
 from llm_workers.prompting import request_to
@@ -107,6 +108,32 @@ def test_a_streamed_message_is_the_whole_one() -> None:
     }
     assert (completion.text, completion.finish_reason) == ("It rains.", "tool_use")
     assert completion.usage == Usage(input_tokens=7, output_tokens=9)
+
+
+def test_what_is_said_again() -> None:
+    """The events made of a whole answer add up to it, whatever its blocks; what no delta tells is there at once."""
+    result = {"type": "web_search_tool_result", "tool_use_id": "s", "content": [{"type": "odd", "text": "kept"}]}
+    blocks = [
+        {"type": "thinking", "thinking": "Let me see.", "signature": "sig"},
+        {"type": "redacted_thinking", "data": "xx"},
+        {"type": "text", "text": "It rains.", "citations": [{"cited_text": "rain"}, {"cited_text": "wet"}]},
+        {"type": "text", "text": ""},
+        {"type": "tool_use", "id": "toolu", "name": "look", "input": {"at": "it"}},
+        {"type": "tool_use", "id": "toolu_2", "name": "wait", "input": {}},
+        result,
+    ]
+    usage = {"input_tokens": 7, "output_tokens": 9}
+    answer = {"id": "msg", "type": "message", "content": blocks, "stop_reason": "end_turn", "usage": usage}
+
+    said = list(events_of(answer))
+
+    fold = MessageEvents()
+    for event in said:
+        fold.feed(event)
+    assert fold.ended
+    assert fold.document("") == answer
+    assert "".join(map(text_in_event, said)) == "It rains."
+    assert [event["content_block"] for event in said if event["type"] == "content_block_start"][-1] == result
 
 
 def test_what_the_pieces_say() -> None:

@@ -19,7 +19,7 @@ from engine.storage.mongo.indexes import STREAMS
 from engine.storage.mongo.marks import Marks
 from engine.storage.stream_codec import SUMS, stream_from_document, stream_to_document, sums_of
 
-_LEAN = {"userPrompt": 0, "chat": 0, "text": 0}
+_LEAN = {"userPrompt": 0, "chat": 0, "text": 0, "answer": 0}
 _SUMMED: Document = {
     "sampleId": {"$min": "$_id"},
     "status": {"$min": "$status"},

@@ -18,7 +18,7 @@ from engine.storage.stream_codec import SUMS, stream_from_document, stream_to_do
 
 _COLUMNS = ("clientId", "model", "status", "createdAt", "group", "references", "leaseOwner", "leaseUntil", "revision")
 _MONEY = ("currency", "otherCurrency", *SUMS)
-_TEXTS = ("userPrompt", "chat", "text")
+_TEXTS = ("userPrompt", "chat", "text", "answer")
 _NAMES = ("id", *_COLUMNS, *_MONEY, "body", "texts")
 _QUOTED = ", ".join(f'"{name}"' for name in _NAMES)
 _INSERT = f"INSERT OR IGNORE INTO streams ({_QUOTED}) VALUES ({', '.join('?' * len(_NAMES))})"
