@@ -143,8 +143,14 @@ class _Base:
     hop: ThreadHop
 
     def catalogue(self, seconds: float = FRESH_SECONDS) -> Catalogue:
-        models, prompts = self.storage.models, self.storage.prompts
-        return Catalogue(models=models, prompts=prompts, hop=self.hop, clock=self.clock, seconds=seconds)
+        return Catalogue(
+            models=self.storage.models,
+            prompts=self.storage.prompts,
+            evaluators=self.storage.evaluators,
+            hop=self.hop,
+            clock=self.clock,
+            seconds=seconds,
+        )
 
 
 def install(settings: Settings) -> Installation:

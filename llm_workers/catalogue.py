@@ -1,4 +1,4 @@
-"""Models and prompts as handlers see them: at most a second old, read once however many jobs ask at a time."""
+"""Models, prompts and evaluators as handlers see them: at most a second old, read once however many ask at a time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping
@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from engine.errors import UnknownReference
 from engine.jobs.queue import Page
+from engine.records.evaluators import Evaluator
 from engine.records.store import PromptStore, RecordStore, Where
 from engine.records.values import Model, Prompt
 from utilities.clock import Clock
@@ -71,15 +72,18 @@ class Catalogue:
         *,
         models: RecordStore[Model],
         prompts: PromptStore,
+        evaluators: RecordStore[Evaluator],
         hop: Hop,
         clock: Clock,
         seconds: float = FRESH_SECONDS,
     ) -> None:
         self._model_store = models
         self._prompt_store = prompts
+        self._evaluator_store = evaluators
         self._hop = hop
         self._models: Recent[str, Model] = Recent(self._find_model, clock.monotonic, seconds)
         self._all_models: Recent[None, Mapping[str, Model]] = Recent(self._find_all_models, clock.monotonic, seconds)
+        self._evaluators: Recent[str, Evaluator] = Recent(self._find_evaluator, clock.monotonic, seconds)
         self._prompts: Recent[tuple[str, ...], tuple[Prompt, ...]] = Recent(
             self._find_prompts, clock.monotonic, seconds
         )
@@ -104,6 +108,16 @@ class Catalogue:
             await self._name_missing(ids)
             raise UnknownReference("prompt", ", ".join(ids))
         return prompts
+
+    async def evaluator(self, evaluator_id: str) -> Evaluator:
+        """Raises UnknownReference."""
+        evaluator = await self._evaluators.get(evaluator_id)
+        if evaluator is None:
+            raise UnknownReference("evaluator", f"{evaluator_id} (deleted? change the job's evaluator)")
+        return evaluator
+
+    async def _find_evaluator(self, evaluator_id: str) -> Evaluator | None:
+        return await self._hop(self._evaluator_store.get, evaluator_id)
 
     async def _find_model(self, name: str) -> Model | None:
         found = await self._hop(self._model_store.find, Where(equals={"name": [name]}), Page(limit=1))

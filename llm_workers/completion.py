@@ -6,12 +6,13 @@ that comes back, under the name that the job has for its model.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
 
 from engine.errors import LeaseLost, MetasyncError, UnknownReference
+from engine.evaluation.judging import JudgeCall
 from engine.jobs.handler import Assignment
 from engine.jobs.job import Job
 from engine.jobs.outcome import Completed
@@ -26,6 +27,7 @@ from llm_workers.persistence import Persistence
 from llm_workers.prompting import system_text, user_text
 from llm_workers.providers.registry import ProviderSet
 from llm_workers.routes import Routes
+from llm_workers.scoring import Scoring, judged_too, sample_of
 from llm_workers.steps import Step, Steps
 from llm_workers.suggestions import Suggestions
 from llm_workers.wallets import Wallets
@@ -72,6 +74,7 @@ class CompletionHandler:
         self._timeouts = timeouts or Timeouts()
         self._suggestions = Suggestions(prompts, ids)
         self._answers = Answers(reading or hop)
+        self._scoring = Scoring(reading or hop)
         self._persistence = persistence or Persistence(chance)
         self._steps = Steps(
             providers=providers,
@@ -93,7 +96,7 @@ class CompletionHandler:
         """
         deadline = asyncio.get_running_loop().time() + self._timeouts.total * _SHARE
         result = await self._worked(work)
-        if work.job.eval_prompt is None and work.job.meta_prompt is None:
+        if work.job.eval_prompt is None and work.job.evaluator is None and work.job.meta_prompt is None:
             return Completed(result=result)
         evaluation = await self._evaluated(work, await work.reload(), result, deadline)
         job = await work.reload()
@@ -101,6 +104,7 @@ class CompletionHandler:
         return Completed(result=result, eval_result=evaluation, suggested_prompt_id=suggestion)
 
     async def aclose(self) -> None:
+        self._scoring.close()
         await self._answers.aclose()
         await self._providers.aclose()
 
@@ -124,10 +128,12 @@ class CompletionHandler:
     async def _evaluated(self, work: Assignment, job: Job, result: JsonObject, deadline: float) -> JsonObject | None:
         """The evaluation, or an object with error and errorType; None where the job wants none."""
         prompt_id, model_name = job.eval_prompt, job.eval_model
-        if prompt_id is None or model_name is None:
-            return None
         data = {"request": job.request_data, "result": result}
         try:
+            if job.evaluator is not None:
+                return await self._scored(work, job, job.evaluator, result, deadline)
+            if prompt_id is None or model_name is None:
+                return None
             async with _ending(deadline, "evaluation"):
                 return await self._further(work, job, "eval", (prompt_id, model_name), data)
         except LeaseLost:
@@ -135,6 +141,34 @@ class CompletionHandler:
         except MetasyncError as error:
             log.warning("evaluation_failed", job_id=job.id, error_type=type(error).__name__)
             return {"error": str(error), "errorType": type(error).__name__}
+
+    async def _scored(
+        self, work: Assignment, job: Job, evaluator_id: str, result: JsonObject, deadline: float
+    ) -> JsonObject:
+        """Each judge ends by `deadline` for itself: one that is late does not cost what the others have said."""
+
+        async def ask(call: JudgeCall, number: Callable[[], int]) -> JsonObject:
+            async def attempt(_number: int) -> JsonObject:
+                step = Step(
+                    name="eval",
+                    model=await self._catalogue.model(call.model),
+                    system=call.instructions,
+                    user=user_text(call.request_data),
+                    temperature=call.temperature,
+                    response_format=call.response_format,
+                    number=number(),
+                    most_output=job.most_output,
+                )
+                return await self._steps.take(work, step)
+
+            async with _ending(deadline, "judge"):
+                return await self._persistence.run(attempt)
+
+        evaluator = await self._catalogue.evaluator(evaluator_id)
+        sample = sample_of(job, result)
+        async with _ending(deadline, "evaluation"):
+            measured = await self._scoring.measured(evaluator, sample)
+        return await judged_too(job, evaluator, sample, measured, ask)
 
     async def _suggested(
         self, work: Assignment, job: Job, result: JsonObject, evaluation: JsonObject | None, deadline: float

@@ -56,6 +56,12 @@ def _few_references(value: JsonObject) -> JsonObject:
     return value
 
 
+def _small(value: Any) -> Any:
+    if len(orjson.dumps(_storable(value))) > LARGEST_REFERENCE:
+        raise ValueError(f"is larger than {LARGEST_REFERENCE} bytes")
+    return value
+
+
 def _few(value: list[str]) -> list[str]:
     if len(value) > MOST_PROMPTS:
         raise ValueError(f"are more than {MOST_PROMPTS}")
@@ -92,6 +98,7 @@ Text = Annotated[str, Short]
 Reference = Annotated[Text | None, AfterValidator(_unset_if_empty)]
 Object = Annotated[JsonObject, AfterValidator(_storable)]
 References = Annotated[Object, AfterValidator(_few_references)]
+Expected = Annotated[Any, AfterValidator(_small)]
 Prompts = Annotated[list[Text], AfterValidator(_few)]
 Instant = Annotated[
     datetime | None,
@@ -123,7 +130,8 @@ MaxAttempts = Annotated[int, Field(ge=1, le=20)]
 class JobCreateRequest(Body):
     """Implements api.services.job_drafts.JobDraft. Of `prompts` and `workingPrompts` the latter wins.
 
-    With `promptFlow` in their place the prompts are those that the flow has now.
+    With `promptFlow` in their place the prompts are those that the flow has now. `evaluator` stands in place of
+    `evalPrompt` and `evalModel`; its metrics hold the answer against `expected`.
     """
 
     operation: Annotated[Text, Field(min_length=1)]
@@ -138,6 +146,8 @@ class JobCreateRequest(Body):
     client_reference: References | None = None
     eval_prompt: Reference = None
     eval_model: Reference = None
+    evaluator: Reference = None
+    expected: Expected = None
     meta_prompt: Reference = None
     meta_model: Reference = None
     asked_format: Format = Field(None, alias="responseFormat")
@@ -206,6 +216,8 @@ _EDITABLE = {
     "client_reference": "client_reference",
     "eval_prompt": "eval_prompt",
     "eval_model": "eval_model",
+    "evaluator": "evaluator",
+    "expected": "expected",
     "meta_prompt": "meta_prompt",
     "meta_model": "meta_model",
     "eval_result": "eval_result",
@@ -216,11 +228,12 @@ _EDITABLE = {
 }
 
 
-_REMOVABLE = ("eval_prompt", "eval_model", "meta_prompt", "meta_model")
+_REMOVABLE = ("eval_prompt", "eval_model", "evaluator", "meta_prompt", "meta_model")
 
 
 class JobUpdateRequest(Body):
-    """New values; what is absent or null stays as it is, and "" removes an eval or meta prompt or model.
+    """New values; what is absent or null stays as it is, and "" removes an eval or meta prompt or model, or an
+    evaluator with what it expects.
 
     `responseData` counts with PROCESSED, `errorData` with an error status, `leaseSeconds` with PROCESSING or, alone,
     to keep a lease that the caller holds.
@@ -237,6 +250,8 @@ class JobUpdateRequest(Body):
     client_reference: References | None = None
     eval_prompt: Text | None = None
     eval_model: Text | None = None
+    evaluator: Text | None = None
+    expected: Expected = None
     meta_prompt: Text | None = None
     meta_model: Text | None = None
     eval_result: Object | None = None
@@ -253,6 +268,8 @@ class JobUpdateRequest(Body):
         given = ((name, getattr(self, field)) for field, name in _EDITABLE.items())
         fields: dict[str, Any] = {name: value for name, value in given if value is not None}
         fields.update((name, None) for name in _REMOVABLE if fields.get(name) == "")
+        if self.evaluator == "":
+            fields.setdefault("expected", None)
         prompts = self.working_prompts if self.working_prompts is not None else self.prompts
         if prompts is not None:
             fields["working_prompts"] = tuple(prompts)

@@ -40,6 +40,8 @@ class JobResponse(Resource):
     client_reference: JsonObject | None
     eval_prompt: str | None
     eval_model: str | None
+    evaluator: str | None = Field(description="What scores the answer in place of evalPrompt and evalModel.")
+    expected: Any = Field(description="What the evaluator's metrics hold the answer against.")
     meta_prompt: str | None
     meta_model: str | None
     eval_result: JsonObject | None
@@ -92,6 +94,8 @@ def job_to_wire(job: Job) -> Wire:
         "clientReference": job.client_reference,
         "evalPrompt": job.eval_prompt,
         "evalModel": job.eval_model,
+        "evaluator": job.evaluator,
+        "expected": job.expected,
         "metaPrompt": job.meta_prompt,
         "metaModel": job.meta_model,
         "evalResult": job.eval_result,

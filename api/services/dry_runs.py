@@ -35,6 +35,8 @@ class CallDraft:
     client_job_id: None = None
     eval_prompt: None = None
     eval_model: None = None
+    evaluator: None = None
+    expected: None = None
     meta_prompt: None = None
     meta_model: None = None
     endpoint: None = None

@@ -10,7 +10,7 @@ from api.services.references import Catalogue, Wanted
 from api.services.versions import add_next, conditions, seen
 from engine.errors import InvalidField
 from engine.evaluation.measures import Measures
-from engine.evaluation.values import JUDGES, Metric
+from engine.evaluation.values import Metric, judge_models
 from engine.jobs.queue import Page
 from engine.metadata import Metadata
 from engine.records.evaluators import Evaluator
@@ -73,8 +73,7 @@ class EvaluatorService:
             wrong = self._measures.wrong(metric)
             if wrong is not None:
                 raise InvalidField(f"metrics[{place}].parameters.{wrong.parameter[:100]}", wrong.reason)
-        models = tuple(metric.parameters["model"] for metric in metrics if metric.kind in JUDGES)
-        wanted = Wanted((), models)
+        wanted = Wanted((), judge_models(metrics))
         self._catalogue.known([wanted]).check(wanted, maker.owner)
 
     def list(self, editor: Editor, name: str | None, page: Page) -> tuple[list[Evaluator], int]:
@@ -95,3 +94,4 @@ class EvaluatorService:
             return replace(evaluator, metadata=evaluator.metadata.deleted(now, editor.by))
 
         changed(self._evaluators, evaluator_id, change)
+        self._catalogue.forget()

@@ -7,6 +7,7 @@ from datetime import datetime
 from api.services.model_problems import model_problems
 from engine.budgets import Budgets
 from engine.errors import BudgetExhausted
+from engine.evaluation.values import judge_models
 from engine.jobs.job import Job
 from engine.jobs.matching import claim_filter, mismatches
 from engine.jobs.queue import JobQueue, Page
@@ -119,12 +120,21 @@ class Explainer:
         return self._states.of(models)[0].job_waits_for if models else None
 
     def _problems(self, job: Job) -> Sequence[str]:
-        return (*self._missing_prompts(job), *self._missing_models(job))
+        return (*self._missing_prompts(job), *self._missing_evaluator(job), *self._missing_models(job))
 
     def _missing_prompts(self, job: Job) -> Sequence[str]:
         wanted = [name for name in (*job.working_prompts, job.eval_prompt, job.meta_prompt) if name]
         found = self._storage.prompts.get_many(wanted)
         return [f"prompt {name} does not exist any more" for name in dict.fromkeys(wanted) if name not in found]
+
+    def _missing_evaluator(self, job: Job) -> Sequence[str]:
+        """Or models that its judges need and that do not exist any more."""
+        if job.evaluator is None:
+            return ()
+        evaluator = self._storage.evaluators.get(job.evaluator)
+        if evaluator is None:
+            return (f"evaluator {job.evaluator} does not exist any more",)
+        return model_problems(judge_models(evaluator.metrics), self._storage.models)
 
     def _missing_models(self, job: Job) -> Sequence[str]:
         wanted = [name for name in (job.model, job.eval_model, job.meta_model) if name]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from api.services.job_flows import Flows, check_flow
 from api.services.references import Known, User, Wanted
@@ -40,6 +40,10 @@ class JobDraft(Protocol):
     @property
     def eval_model(self) -> str | None: ...
     @property
+    def evaluator(self) -> str | None: ...
+    @property
+    def expected(self) -> Any: ...
+    @property
     def meta_prompt(self) -> str | None: ...
     @property
     def meta_model(self) -> str | None: ...
@@ -72,6 +76,8 @@ class EndpointDraft:
     client_job_id: str | None = None
     eval_prompt: str | None = None
     eval_model: str | None = None
+    evaluator: None = None
+    expected: None = None
     meta_prompt: str | None = None
     meta_model: str | None = None
     response_format: ResponseFormat = "text"
@@ -103,19 +109,26 @@ def wanted_by_draft(draft: JobDraft, flows: Flows) -> Wanted:
         and draft.meta_prompt is None
         and draft.eval_model is None
         and draft.meta_model is None
+        and draft.evaluator is None
     ):
         return Wanted(working, (draft.model,))
     prompts = (*working, draft.eval_prompt, draft.meta_prompt)
     models = (draft.model, draft.eval_model, draft.meta_model)
-    return Wanted(tuple(name for name in prompts if name), tuple(name for name in models if name))
+    evaluators = (draft.evaluator,) if draft.evaluator else ()
+    return Wanted(tuple(name for name in prompts if name), tuple(name for name in models if name), evaluators)
 
 
 def check_pairs(job: JobDraft | Job) -> None:
-    """Raises InvalidField where an evaluation or a meta step has only one of its two halves."""
+    """Raises InvalidField where an evaluation or a meta step has only one of its two halves, or an evaluation both ways
+    of being made."""
     for step, prompt, model in _PAIRS:
         if bool(getattr(job, prompt)) != bool(getattr(job, model)):
             reason = f"a {step} step needs both a prompt and a model, and only one of them is given"
             raise InvalidField(f"{step}Prompt, {step}Model", reason)
+    if job.evaluator and (job.eval_prompt or job.eval_model):
+        raise InvalidField("evaluator", "stands in place of evalPrompt and evalModel, and both are given")
+    if job.expected is not None and not job.evaluator:
+        raise InvalidField("expected", "is for an evaluator, and none is named")
 
 
 def check_draft(draft: JobDraft, known: Known, user: User, flows: Flows) -> None:
@@ -155,6 +168,8 @@ def _new_job(draft: JobDraft, job_id: str, client_id: str, metadata: Metadata, f
         client_reference=draft.client_reference,
         eval_prompt=draft.eval_prompt,
         eval_model=draft.eval_model,
+        evaluator=draft.evaluator,
+        expected=draft.expected,
         meta_prompt=draft.meta_prompt,
         meta_model=draft.meta_model,
         response_format=draft.response_format,

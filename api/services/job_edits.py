@@ -18,7 +18,12 @@ DEFAULT_LEASE_SECONDS = 60
 LARGEST_DATA = 14 * 1024 * 1024
 """Of all JSON of a job together, in bytes: a document of MongoDB ends at 16 MiB."""
 
-_DATA = {"request_data": "requestData", "eval_result": "evalResult", "response_data": "responseData"}
+_DATA = {
+    "request_data": "requestData",
+    "expected": "expected",
+    "eval_result": "evalResult",
+    "response_data": "responseData",
+}
 _NEVER_EMPTY = {"operation": "operation", "model": "model", "working_prompts": "workingPrompts"}
 
 

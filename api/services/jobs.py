@@ -89,7 +89,7 @@ class JobService:
 
     def _check_references(self, editor: Editor, wishes: Mapping[str, Sequence[JobEdit]]) -> None:
         wanted = [wanted_by(edit.fields) for edits in wishes.values() for edit in edits]
-        if any(one.prompts or one.models for one in wanted):
+        if any(one.prompts or one.models or one.evaluators for one in wanted):
             known = self._catalogue.known(wanted)
             for one in wanted:
                 known.check(one, User(editor.by, any_prompt=editor.admin))

@@ -90,7 +90,7 @@ def build_services(
     """Services for one event loop. Nothing is opened but threads, and those on first use."""
     gate = Gate(storage.jobs)
     authenticator = Authenticator(storage.clients, KeyHasher(pepper), admin_key, gate, clock)
-    catalogue = Catalogue(storage.models, storage.prompts, clock)
+    catalogue = Catalogue(storage.models, storage.prompts, storage.evaluators, clock)
     intake = JobIntake(storage.jobs, storage.prompt_flows, catalogue, signals=signals, clock=clock, ids=ids)
     explainer = Explainer(storage, states, clock)
     models = ModelService(storage.models, registry, clock=clock, ids=ids, forget=catalogue.forget)

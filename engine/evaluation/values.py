@@ -40,6 +40,11 @@ class Metric:
     parameters: JsonObject = field(default_factory=dict)
 
 
+def judge_models(metrics: Sequence[Metric]) -> tuple[str, ...]:
+    """The names of the models that judge, in the metrics' order."""
+    return tuple(metric.parameters["model"] for metric in metrics if metric.kind in JUDGES)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """An answer with what it answers. All are any JSON; `expected` is None where nothing is expected."""
@@ -104,6 +109,22 @@ def combined(measured: Sequence[Measured]) -> Outcome:
     if unscored:
         return Unscored("; ".join(_told(each) for each in unscored))
     return Value(score=_mean(measured), feedback=feedback)
+
+
+def settled_by(measured: Sequence[Measured]) -> str | None:
+    """Why nothing that is not measured yet can change what `combined` says; None where it can."""
+    for each in measured:
+        if isinstance(each.outcome, Errored):
+            return f"not asked: {each.metric.name} is in error"
+    failed = next((each.metric.name for each in measured if each.gate_failed), None)
+    return None if failed is None else f"not asked: {failed} has failed, which is a hard gate"
+
+
+def complete(metrics: Sequence[Metric], measured: Sequence[Measured]) -> tuple[Measured, ...]:
+    """All of `metrics` in their order; what is not among `measured` is unscored, for the reason of `settled_by`."""
+    known = {each.metric.name: each for each in measured}
+    unasked = Unscored(settled_by(measured) or "not asked")
+    return tuple(known.get(metric.name, Measured(metric, unasked)) for metric in metrics)
 
 
 def _told(measured: Measured) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from engine.jobs.states import JobState
 from engine.llm import Complaint, JsonObject, ResponseFormat
@@ -133,6 +134,8 @@ class Job:
     then its body and `response_data` the body of the answer, and neither prompts nor `temperature` play a part.
     `instructions` is text that follows the working prompts' texts, for prompts that are stored nowhere.
     `prompt_flow` is the id of the flow whose prompts the working prompts were when the job was made.
+    `evaluator` is the id of one version of an evaluator, in place of `eval_prompt` and `eval_model`; `expected` is any
+    JSON that its metrics hold the answer against, None where nothing is expected.
 
     `pins` are prompts as they are to be used, whatever has become of them since (see engine.records.pinning).
     `most_calls` is how many calls may ever be made for it that may cost something, `most_output` how many tokens each
@@ -153,6 +156,8 @@ class Job:
     client_reference: JsonObject | None = None
     eval_prompt: str | None = None
     eval_model: str | None = None
+    evaluator: str | None = None
+    expected: Any = None
     meta_prompt: str | None = None
     meta_model: str | None = None
     response_format: ResponseFormat = "json"

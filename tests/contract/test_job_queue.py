@@ -83,6 +83,8 @@ def test_a_job_comes_back_as_it_went_in(storage: Storage, value: dict[str, objec
         metadata=metadata(updated_at=LATER, updated_by="admin", archived_at=LATER),
         working_prompts=("a" * 24, "b" * 24),
         prompt_flow="c" * 24,
+        evaluator="d" * 24,
+        expected=[value, None],
     )
     storage.jobs.insert([job])
     assert storage.jobs.get(job.id) == job

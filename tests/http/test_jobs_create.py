@@ -24,6 +24,7 @@ KEYS = {
         "id",
     ),
     *("requestData", "responseData", "processingMetrics", "clientReference", "evalPrompt", "evalModel", "metaPrompt"),
+    *("evaluator", "expected"),
     *("metaModel", "evalResult", "suggestedPromptId", "_metadata", "errorData", "responseFormat", "endpoint"),
     "maxAttempts",
     *("notBefore", "promptFlow", "lease", "leaseToken", "attempts", "steps", "answeredBy", "_id", "createdAt"),
@@ -50,7 +51,17 @@ def test_new_job_waits_and_shows_every_key(shop: Shop) -> None:
     assert (job["temperature"], job["priority"], job["requestData"]) == (0.5, 5, {"text": "hello"})
     assert all(
         job[key] is None
-        for key in ("responseData", "answeredBy", "errorData", "lease", "id", "clientReference", "notBefore")
+        for key in (
+            "evaluator",
+            "expected",
+            "responseData",
+            "answeredBy",
+            "errorData",
+            "lease",
+            "id",
+            "clientReference",
+            "notBefore",
+        )
     )
     assert job["_metadata"]["createdBy"] == shop.client_id
     assert job["_id"] == job["jobId"]

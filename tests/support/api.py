@@ -133,7 +133,14 @@ async def _none(_seconds: float) -> None:
 
 
 def _catalogue(storage: Storage, clock: Clock) -> Catalogue:
-    return Catalogue(models=storage.models, prompts=storage.prompts, hop=inline, clock=clock, seconds=0.0)
+    return Catalogue(
+        models=storage.models,
+        prompts=storage.prompts,
+        evaluators=storage.evaluators,
+        hop=inline,
+        clock=clock,
+        seconds=0.0,
+    )
 
 
 def _trials(storage: Storage, clock: Clock, secrets: ProviderSecrets) -> Trials:

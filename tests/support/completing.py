@@ -123,7 +123,11 @@ class Completing:
         return CompletionHandler(
             providers=ProviderSet(Registry()),
             catalogue=Catalogue(
-                models=self.storage.models, prompts=self.storage.prompts, hop=self.hop, clock=self.clock
+                models=self.storage.models,
+                prompts=self.storage.prompts,
+                evaluators=self.storage.evaluators,
+                hop=self.hop,
+                clock=self.clock,
             ),
             secrets=ProviderSecrets(self.environment),
             prompts=self.storage.prompts,

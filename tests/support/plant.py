@@ -138,6 +138,12 @@ def plant(
         yield Plant(fake, database.open(), made, SystemClock())
 
 
+def _catalogue(storage: Storage, hop: ThreadHop, clock: SystemClock) -> Catalogue:
+    return Catalogue(
+        models=storage.models, prompts=storage.prompts, evaluators=storage.evaluators, hop=hop, clock=clock
+    )
+
+
 @contextmanager
 def replica(
     storage: Storage,
@@ -156,7 +162,7 @@ def replica(
     def make_handler() -> CompletionHandler:
         return CompletionHandler(
             providers=ProviderSet(Registry()),
-            catalogue=Catalogue(models=storage.models, prompts=storage.prompts, hop=hop, clock=clock),
+            catalogue=_catalogue(storage, hop, clock),
             secrets=ProviderSecrets({"SOME_KEY": KEY}),
             prompts=storage.prompts,
             clock=clock,

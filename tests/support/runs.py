@@ -53,7 +53,13 @@ class Runs:
         def make_handler() -> CompletionHandler:
             return CompletionHandler(
                 providers=ProviderSet(Registry()),
-                catalogue=Catalogue(models=storage.models, prompts=storage.prompts, hop=inline, clock=clock),
+                catalogue=Catalogue(
+                    models=storage.models,
+                    prompts=storage.prompts,
+                    evaluators=storage.evaluators,
+                    hop=inline,
+                    clock=clock,
+                ),
                 secrets=ProviderSecrets(environment),
                 prompts=storage.prompts,
                 clock=clock,

@@ -42,7 +42,13 @@ def clock() -> SetClock:
 @pytest.fixture
 def catalogue(storage: Storage, clock: SetClock) -> Iterator[Catalogue]:
     with ThreadPoolExecutor(1) as executor:
-        yield Catalogue(models=storage.models, prompts=storage.prompts, hop=ThreadHop(executor), clock=clock)
+        yield Catalogue(
+            models=storage.models,
+            prompts=storage.prompts,
+            evaluators=storage.evaluators,
+            hop=ThreadHop(executor),
+            clock=clock,
+        )
 
 
 def run(*steps: Coroutine[Any, Any, Any]) -> list[Any]:
