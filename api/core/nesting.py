@@ -7,12 +7,7 @@ import orjson
 
 from engine.errors import InvalidField
 from engine.llm import JsonObject
-
-_SURELY_FLAT = 200
-"""JSON with so few brackets is not too deep, so that the usual body costs no second look. Writers take 254 levels."""
-
-_AROUND = 6
-"""Levels that answers put around a body."""
+from utilities.json_depth import DEEPEST, may_be_too_deep, too_deep
 
 _NAMED_TO, _LONGEST = 3, 100
 """How far a name goes, to messages[2].content, and of how many characters it is."""
@@ -21,16 +16,16 @@ _NAMED_TO, _LONGEST = 3, 100
 def stored_body(raw: bytes) -> JsonObject:
     """The object of a valid body. Raises InvalidField where it is nested too deeply, naming the field and its place."""
     body: JsonObject = orjson.loads(raw)
-    if raw.count(b"[") + raw.count(b"{") > _SURELY_FLAT and _too_deep(body):
-        raise InvalidField(_field(body), "is nested too deeply")
+    if may_be_too_deep(raw) and too_deep(body):
+        raise InvalidField(_field(body), f"is nested too deeply, the body has more than {DEEPEST} levels by it")
     return body
 
 
 def _field(body: JsonObject) -> str:
-    """What is too deep by itself, such as messages[2].content."""
+    """Where the body is too deep, such as messages[2].content."""
     field, part = "", body
     for _ in range(_NAMED_TO):
-        found = next((each for each in _parts(part) if _too_deep(each[1])), None)
+        found = next((each for each in _parts(part) if too_deep([each[1]])), None)
         if found is None:
             break
         field, part = field + found[0], found[1]
@@ -44,13 +39,3 @@ def _parts(value: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(value, list):
         return ((f"[{place}]", each) for place, each in enumerate(value) if isinstance(each, dict))
     return ()
-
-
-def _too_deep(value: Any) -> bool:
-    for _ in range(_AROUND):
-        value = [value]
-    try:
-        orjson.dumps(value)
-    except TypeError:
-        return True
-    return False
