@@ -129,7 +129,8 @@ def openai_answer(error: MetasyncError) -> tuple[int, str, Told]:
 async def _on_error(request: Request, error: Exception) -> Json:
     assert isinstance(error, MetasyncError)
     answer = answer_to(error)
-    if answer.status >= 500:
+    shown = openai_answer(error)[0] if is_openai(request.scope) else answer.status
+    if shown >= 500:
         log.error("request_failed", code=error.code, reason=str(error), exc_info=answer.status == 500)
     headers = dict(answer.headers)
     seconds = _wait(error)
