@@ -119,6 +119,7 @@ class EvaluationErrand:
         tools, now = self._tools, self._tools.clock.now()
         reference = reference_text("evaluationId", evaluation.id)
         tools.jobs.withdraw_of(evaluation.client_id, reference, Withdrawal.ALL, now)
+        tools.jobs.consume_of(evaluation.client_id, reference, now)
         self._forget(evaluation.id)
         tools.write(withdrawn(evaluation, now))
 

@@ -49,6 +49,8 @@ class RunErrand:
         self._searching.forget(run.id)
         tools.watch.forget(run.id)
         tools.jobs.withdraw_all(run, withdrawal, now)
+        if run.status is not RunStatus.PAUSED:
+            tools.jobs.consume_all(run, now)
         if run.discarded:
             self._searching.discard(run)
         tools.write(replace(withdrawn(run, now), lease=None))

@@ -59,7 +59,11 @@ class OwnJobs:
 
     def consume_all(self, run: Run, now: datetime) -> None:
         """Consumes the results of a run that nobody has consumed yet."""
-        query = JobQuery(client_id=run.client_id, status=JobState.PROCESSED, references=(_reference(run),))
+        self.consume_of(run.client_id, _reference(run), now)
+
+    def consume_of(self, client_id: str, reference: str, now: datetime) -> None:
+        """The same for all of a client's jobs with that reference."""
+        query = JobQuery(client_id=client_id, status=JobState.PROCESSED, references=(reference,))
         for _ in range(_TRIES):
             found = self._queue.find(query, Page(limit=_PAGE))
             self.consume(found, now)

@@ -11,6 +11,7 @@ from engine.jobs.job import Lease
 from engine.jobs.queue import JobQuery, Page
 from engine.jobs.states import Event, JobState
 from engine.records.evaluations import BLOCK, Contender, Evaluation, EvaluationStatus, cancelled, discarded
+from engine.records.runs import OPTIMIZER
 from engine.records.store import Storage
 from llm_optimizer.evaluations import build_evaluations
 from tests.support.evaluating import begun, bench, refusing_judge, results_of
@@ -51,7 +52,7 @@ def test_every_metric_every_item(storage: Storage) -> None:
     assert tally.interval.low <= 1.625 / 4 <= tally.interval.high
     assert tally.metrics == {"exact": 0.5, "judge": 0.5, "short": 0.75}
     assert {role: totals.calls for role, totals in ended.spent.items()} == {"work": 4, "eval": 3}
-    assert {job.status for job in jobs_of(storage)} == {JobState.CONSUMED}
+    assert {(job.status, job.metadata.updated_by) for job in jobs_of(storage)} == {(JobState.CONSUMED, OPTIMIZER)}
 
 
 def test_cells_are_prompts_by_models(storage: Storage) -> None:

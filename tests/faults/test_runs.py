@@ -9,7 +9,7 @@ import pytest
 from engine.jobs.changes import after_event, deleted
 from engine.jobs.job import Job, Lease
 from engine.jobs.states import Event, JobState
-from engine.records.runs import Run, RunStatus, Withdrawal, cancelled, discarded, paused, resumed
+from engine.records.runs import OPTIMIZER, Run, RunStatus, Withdrawal, cancelled, discarded, paused, resumed
 from engine.records.store import Storage
 from tests.support.backends import Database
 from tests.support.factories import make_run
@@ -47,7 +47,7 @@ def check(storage: Storage, run: Run) -> None:
     ]
     first, initial = [jobs[0].id, jobs[2].id], run.initial_prompt_ids
     assert [job.working_prompts for job in jobs] == [initial, (first[0],), initial, (first[1],)]
-    assert {job.status for job in jobs} == {JobState.CONSUMED}
+    assert {(job.status, job.metadata.updated_by) for job in jobs} == {(JobState.CONSUMED, OPTIMIZER)}
     assert {role: totals.calls for role, totals in run.spent.items()} == {"work": 4, "eval": 4, "meta": 4}
     assert run.totals.input_tokens == sum(job.totals.input_tokens for job in jobs) > 0
 

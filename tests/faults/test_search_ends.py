@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -9,18 +10,21 @@ import pytest
 
 from engine.errors import InvalidField
 from engine.jobs.job import Job
-from engine.jobs.queue import JobQuery, Page
+from engine.jobs.queue import ClaimFilter, ClaimRequest, JobQuery, Page
+from engine.jobs.signals import JobSignals
 from engine.jobs.states import JobState
-from engine.records.runs import Run, RunStatus, Withdrawal, discarded, paused, resumed
+from engine.records.runs import OPTIMIZER, Run, RunStatus, Withdrawal, cancelled, discarded, paused, resumed
 from engine.records.searches import Promotion, RunBudget, Verdict
 from engine.records.store import Storage, Where
 from engine.records.values import Money, PromptStatus
+from llm_optimizer.assembly import build_optimizer
 from tests.faults.test_searches import begun, told
 from tests.support.backends import SQLITE
 from tests.support.factories import CLIENT
-from tests.support.optimizing import Bench
+from tests.support.optimizing import Bench, settled
 from tests.support.toy_world import WORDS, Toy
 from utilities.clock import SystemClock
+from utilities.ids import ObjectIds
 
 pytestmark = pytest.mark.parametrize("backend", [SQLITE], indirect=True)
 CLOCK = SystemClock()
@@ -208,6 +212,51 @@ def test_a_pause_empties_the_queue_and_loses_nothing(storage: Storage, withdrawa
     changed(storage, run, lambda run: resumed(run, CLOCK.now(), by="x"))
     again = bench.stepped(run.id, play=toy.play, most=4000)
     assert told(storage, again) == wanted
+
+
+def held_and_done(storage: Storage, bench: Bench, toy: Toy) -> tuple[list[str], list[str]]:
+    """The ids of three jobs of the run that a worker is at, and of two more whose results nobody has consumed yet."""
+    now = CLOCK.now()
+    request = ClaimRequest(
+        filter=ClaimFilter(client_id=CLIENT), owner="player", expires_at=now + timedelta(hours=1), limit=5
+    )
+    jobs = storage.jobs.claim(request, now)
+    assert len(jobs) == 5
+    assert all(storage.jobs.settle([settled(job, toy.play(job)) for job in jobs[:2]], now))
+    return [job.id for job in jobs[2:]], [job.id for job in jobs[:2]]
+
+
+@pytest.mark.parametrize(
+    ("withdrawal", "left"), [(Withdrawal.QUEUED, JobState.PROCESSING), (Withdrawal.ALL, JobState.CANCELED)]
+)
+def test_a_pause_lets_or_drops_what_is_in_flight(storage: Storage, withdrawal: Withdrawal, left: JobState) -> None:
+    """As it is asked for; what waits in the queue is withdrawn in either case, and what was done is kept."""
+    bench, run = in_the_middle(storage, Toy())
+    held, done = held_and_done(storage, bench, Toy())
+    changed(storage, run, lambda run: paused(run, withdrawal, CLOCK.now(), by="x"))
+    stored = storage.runs.get(run.id)
+    assert stored is not None
+    bench.errand().step(stored)
+    assert {job.status for job in storage.jobs.get_many(held).values()} == {left}
+    assert {job.status for job in storage.jobs.get_many(done).values()} == {JobState.PROCESSED}
+    assert storage.jobs.count(JobQuery(client_id=CLIENT, status=JobState.PENDING)) == 0
+
+
+def test_a_cancelled_search_withdraws_at_once(storage: Storage) -> None:
+    """Before whoever cancels it is answered, nothing waits and nothing is worked on, without any driver; whoever drives
+    runs then consumes the results that nobody has used."""
+    bench, run = in_the_middle(storage, Toy())
+    held, done = held_and_done(storage, bench, Toy())
+    changed(storage, run, lambda run: cancelled(run, CLOCK.now(), by="x"))
+    stored = storage.runs.get(run.id)
+    assert stored is not None
+    optimizer = build_optimizer(storage, signals=JobSignals(), clock=CLOCK, ids=ObjectIds(), replica="idle")
+    optimizer.withdraw(stored)
+    assert {job.status for job in storage.jobs.get_many(held).values()} == {JobState.CANCELED}
+    assert storage.jobs.count(JobQuery(client_id=CLIENT, status=JobState.PENDING)) == 0
+    bench.errand().step(stored)
+    consumed = storage.jobs.get_many(done).values()
+    assert {(job.status, job.metadata.updated_by) for job in consumed} == {(JobState.CONSUMED, OPTIMIZER)}
 
 
 def test_a_deleted_search_leaves_nothing(storage: Storage) -> None:

@@ -2,28 +2,38 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from engine.jobs.handler import Assignment
 from engine.jobs.job import Job
 from engine.jobs.outcome import Completed, Outcome
+from engine.jobs.states import JobState
 from engine.records.runs import Run, RunStatus
 from engine.records.searches import RunBudget, SearchTerms, Verdict
 from engine.records.store import Storage
+from engine.records.values import Limits
+from llm_optimizer.evaluations import build_evaluations
+from llm_workers.capacity import Window
+from llm_workers.lane_terms import LaneTerms
 from tests.support.backends import Database
+from tests.support.evaluating import METRICS, begun
 from tests.support.factories import CLIENT, IDS, make_prompt, make_run
+from tests.support.fake_provider.meter import TOKENS, Meter
 from tests.support.optimizing import Driven, call, driven
+from tests.support.plant import Plant, plant
 from tests.support.rig import ScriptedHandler, new_job
 from tests.support.service import one_of_each
 from tests.support.toy_world import PROMPT, Toy
 from tests.support.waiting import eventually
 from utilities.clock import SystemClock
 
-pytestmark = pytest.mark.parametrize("backend", one_of_each(), indirect=True)
+both = pytest.mark.parametrize("backend", one_of_each(), indirect=True)
 CLOCK = SystemClock()
 
 
@@ -69,6 +79,7 @@ def ended(storage: Storage, run: Run) -> Run:
     return eventually(found, within=60, what="the run ended")
 
 
+@both
 def test_two_searches_and_their_neighbours(database: Database) -> None:
     """Two runs go on side by side in one process, and jobs of a higher priority that come in between go first: no more
     rollouts come between them than were in flight already."""
@@ -88,6 +99,7 @@ def test_two_searches_and_their_neighbours(database: Database) -> None:
     assert order[: last + 1].count("optimize") <= 40
 
 
+@both
 def test_a_search_goes_on_elsewhere(database: Database) -> None:
     """A run whose process closes in its middle is taken over by another one, which asks nothing a second time."""
     storage, toy = database.open(), Toy(examples=60)
@@ -109,3 +121,53 @@ def test_a_search_goes_on_elsewhere(database: Database) -> None:
         done = ended(storage, run)
     assert done.status is RunStatus.COMPLETED
     assert done.totals.calls == len(seen)
+
+
+PRODUCTION = 1_000
+ROLLOUTS = 5_000
+AT_ONCE = 50
+SECONDS = 1.0
+LIMIT = 150
+"""Calls that the provider takes in so many seconds: what the jobs below wait for most of their time."""
+
+
+def produced(made: Plant) -> tuple[float, list[str]]:
+    """How long 1,000 jobs took, and for whom the provider was called meanwhile, in order."""
+    before, began = made.fake.seen.total, time.monotonic()
+    jobs = made.post(PRODUCTION, priority=5)
+    assert {job.status for job in made.wait(jobs, within=60)} == {JobState.PROCESSED}
+    took = time.monotonic() - began
+    mine = {job.id for job in jobs}
+    ids = [call.attempt_id.partition("-")[0] for call in made.fake.seen.calls]
+    return took, ["production" if one in mine else "rollout" for one in ids[before:]]
+
+
+@pytest.mark.parametrize("backend", one_of_each()[:1], indirect=True)
+def test_a_thousand_jobs_at_a_providers_limit(database: Database) -> None:
+    """Jobs of higher priority go first at a provider that is used to its limit: beside rollouts that keep it full they
+    give up no more of its turns than to those in flight, and take no longer than the same jobs without any rollout."""
+    with plant(database, terms=LaneTerms(window=Window(SECONDS, slack=1.2))) as made:
+        meter = Meter(requests=LIMIT, tokens=LIMIT * TOKENS, seconds=SECONDS, penalty=1.0)
+        made.fake.script.limit("m", meter)
+        made.model(limits=Limits(requests_per_minute=LIMIT))
+        made.employ(capacity=AT_ONCE)
+        alone, turns = produced(made)
+        assert turns == ["production"] * PRODUCTION
+        evaluations = build_evaluations(
+            made.storage,
+            signals=made.replicas[0].signals,
+            clock=made.clock,
+            replica="here",
+            lease=timedelta(seconds=30),
+            poll=0.2,
+        )
+        evaluations.start()
+        try:
+            begun(made.storage, ROLLOUTS, metrics=METRICS[:1], max_parallel=2 * AT_ONCE)
+            made.fake.seen.wait_until(lambda seen: seen.total > PRODUCTION + LIMIT // 2, timeout=30)
+            beside, turns = produced(made)
+        finally:
+            evaluations.close()
+        assert meter.refused == []
+    assert turns.count("rollout") <= 2 * AT_ONCE
+    assert beside <= alone * 1.5 + 1.0
