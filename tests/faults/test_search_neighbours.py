@@ -127,7 +127,7 @@ PRODUCTION = 1_000
 ROLLOUTS = 5_000
 AT_ONCE = 50
 SECONDS = 1.0
-LIMIT = 150
+LIMIT = 400
 """Calls that the provider takes in so many seconds: what the jobs below wait for most of their time."""
 
 
