@@ -133,7 +133,7 @@ class Asking:
                 )
             )
         scoring, rounds = self.scoring(item), _rounds(item)
-        each = scoring.asks(example, output)
+        each = () if scoring.settled(example, output) else scoring.asks(example, output)
         asks = tuple(self._judge(spec, item.example, number) for number in rounds for spec in each)
         judged = _looked_up(self.owner, asks, jobs, before=first)
         if not judged.complete:

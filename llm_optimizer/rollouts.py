@@ -13,6 +13,7 @@ from enum import StrEnum
 
 import orjson
 
+from engine.evaluation.judging import JudgeCall
 from engine.jobs.job import Job, Totals, totals_of
 from engine.jobs.states import JobState
 from engine.llm import JsonObject, ResponseFormat
@@ -84,6 +85,19 @@ class RolloutSpec:
         if not isinstance(self.response_format, dict):
             return 0
         return len(orjson.dumps(self.response_format, option=orjson.OPT_INDENT_2))
+
+
+def judge_spec(call: JudgeCall, tag: str, reference: Mapping[str, str | int] | None = None) -> RolloutSpec:
+    return RolloutSpec(
+        role=Role.EVAL,
+        model=call.model,
+        instructions=call.instructions,
+        request_data=call.request_data,
+        temperature=call.temperature,
+        response_format=call.response_format,
+        tag=tag,
+        reference=reference or {},
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,12 +58,18 @@ class Scoring(Protocol):
         """Whether it can say which of two answers is better."""
         ...
 
+    def settled(self, example: Example, output: str) -> bool:
+        """Whether no judge can change what the answer's mark is."""
+        ...
+
     def asks(self, example: Example, output: str) -> tuple[RolloutSpec, ...]:
-        """The judge calls for an answer."""
+        """The judge calls for an answer; none of them is made for one that is settled."""
         ...
 
     def mark(self, example: Example, output: str, judged: Sequence[JsonObject | None]) -> Mark:
-        """The score, from the judges' answers in the order of `asks`; None stands for one that failed."""
+        """The score, from the judges' answers in the order of `asks`; None stands for one that failed.
+
+        Of an answer that is settled there are none."""
         ...
 
     def compares(self, example: Example, first: str, second: str) -> tuple[RolloutSpec, ...]:

@@ -6,13 +6,35 @@ from dataclasses import dataclass, field, replace
 from engine.evaluation.answers import answer_of
 from engine.evaluation.judging import JudgeCall, judge_calls, judged
 from engine.evaluation.measures import Measures
-from engine.evaluation.values import JUDGES, Errored, Measured, Metric, Outcome, Sample, Unscored, Value, combined
+from engine.evaluation.values import (
+    JUDGES,
+    Errored,
+    Measured,
+    Metric,
+    Outcome,
+    Sample,
+    Unscored,
+    Value,
+    combined,
+    complete,
+    settled_by,
+)
 from engine.jobs.job import Job, Totals
 from engine.llm import JsonObject
 from engine.records.datasets import DatasetItem
 from engine.records.evaluations import OPERATION, Evaluation, ItemResult, Mark
 from engine.records.runs import sum_of
-from llm_optimizer.rollouts import Owner, Role, RolloutSpec, is_awaited, job_id_of, paid, problem_of, response_of
+from llm_optimizer.rollouts import (
+    Owner,
+    Role,
+    RolloutSpec,
+    is_awaited,
+    job_id_of,
+    judge_spec,
+    paid,
+    problem_of,
+    response_of,
+)
 
 LONGEST_FEEDBACK = 1_500
 """Characters of a feedback or a reason as a result keeps it; the jobs have all of it."""
@@ -83,9 +105,8 @@ class Unit:
         work = jobs[self.work_id]
         if work is None or response_of(work) is None:
             return self._ended(Unscored(problem_of(work)), ())
-        known = {each.metric.name: each for each in self.measured or ()}
-        known |= {each.metric.name: Measured(each.metric, each.outcome(jobs)) for each in self.questions}
-        measured = tuple(known[metric.name] for metric in self.evaluation.metrics if metric.name in known)
+        judged_by = (Measured(each.metric, each.outcome(jobs)) for each in self.questions)
+        measured = complete(self.evaluation.metrics, (*(self.measured or ()), *judged_by))
         return self._ended(combined(measured), measured)
 
     def spent(self, jobs: Jobs) -> dict[str, Totals]:
@@ -108,7 +129,7 @@ class Unit:
         )
         metrics = self.evaluation.metrics
         self.measured = tuple(self.measures.measured(metrics, sample))
-        if not any(each.gate_failed or isinstance(each.outcome, Errored) for each in self.measured):
+        if settled_by(self.measured) is None:
             self.questions = tuple(self._question(metric, sample) for metric in metrics if metric.kind in JUDGES)
 
     def _question(self, metric: Metric, sample: Sample) -> _Question:
@@ -117,16 +138,7 @@ class Unit:
         return _Question(metric, {job_id_of(owner, spec): spec for spec in specs})
 
     def _judge(self, call: JudgeCall) -> RolloutSpec:
-        return RolloutSpec(
-            role=Role.EVAL,
-            model=call.model,
-            instructions=call.instructions,
-            request_data=call.request_data,
-            temperature=call.temperature,
-            response_format=call.response_format,
-            tag=f"{self.item.id}/{self.cell}/{call.key}",
-            reference=self._reference,
-        )
+        return judge_spec(call, f"{self.item.id}/{self.cell}/{call.key}", self._reference)
 
     def _ended(self, outcome: Outcome, measured: Sequence[Measured]) -> ItemResult:
         result = ItemResult(

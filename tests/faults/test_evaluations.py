@@ -43,9 +43,10 @@ def test_every_metric_every_item(storage: Storage) -> None:
     assert [sorted(each["metrics"]) for each in results] == [
         ["exact", "judge", "short"],
         ["exact", "judge", "short"],
-        ["exact", "short"],
+        ["exact", "judge", "short"],
         ["exact", "judge", "short"],
     ]
+    assert results[2]["metrics"]["judge"] == {"unscored": "not asked: short has failed, which is a hard gate"}
     [tally] = ended.tallies
     assert (tally.scored, tally.unscored, tally.errors, tally.mean) == (4, 0, 0, pytest.approx(1.625 / 4))
     assert tally.interval is not None

@@ -96,6 +96,21 @@ def test_an_evaluator_scores_without_a_judge(shop: Shop) -> None:
     assert 'expected "right"' in (stored.instructions or "")
 
 
+def test_judges_are_not_asked_of_answers_whose_gate_has_failed(shop: Shop) -> None:
+    """A hard gate that failed settles an answer: the search pays for judging the others alone."""
+    gate = {"kind": "exact", "name": "gate", "parameters": {"value": "right"}, "hard": True, "weight": 0}
+    judge = {"kind": "llm_judge", "name": "tone", "parameters": {"model": shop.model, "rubric": "is right"}}
+    evaluator = shop.call("POST", "/evaluators", {"name": "gated", "metrics": [judge, gate]}).json()["evaluatorId"]
+    answer = begun(shop, dataset=uploaded(shop), evaluator=evaluator, budget={"calls": 300})
+    run = driven(shop, answer.json()["runId"], Toy(judged=True))
+    assert run["status"] == "COMPLETED"
+    jobs = jobs_of(shop, run)
+    judged = [job for job in jobs if job["clientReference"]["role"] == "eval"]
+    assert {job["requestData"]["output"] for job in judged} == {"right"}
+    wrong = [job for job in jobs if (job["responseData"] or {}).get("text") not in (None, "right")]
+    assert wrong
+
+
 def test_combinations_have_judges_of_their_own(shop: Shop) -> None:
     """Each judges for its own search, one for all between them and at the end; one that is named twice counts once."""
     for name in ("second", "third"):

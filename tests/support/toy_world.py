@@ -55,6 +55,9 @@ class WordScoring:
     def can_compare(self) -> bool:
         return self.pairwise
 
+    def settled(self, example: Example, output: str) -> bool:
+        return False
+
     def asks(self, example: Example, output: str) -> tuple[RolloutSpec, ...]:
         if not self.judged:
             return ()
