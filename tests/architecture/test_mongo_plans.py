@@ -24,6 +24,7 @@ CONNECTION_FIELDS = frozenset(
 )
 SCAN, SORT = "COLLSCAN", "SORT"
 
+OF_OPTIMIZER = ("datasets", "dataset-parts", "evaluators", "evaluations", "evaluation-parts", "run-parts")
 JUSTIFIED = {
     ("find", "counters", SCAN): "an admin's summary or usage reads every bucket: one document per 4,000 jobs",
     ("aggregate", "jobs", SCAN): "an admin counts or sums up jobs of one priority: the port says that is not flat",
@@ -33,6 +34,7 @@ JUSTIFIED = {
     ("aggregate", "prompt-flows", SCAN): "counts all live records of a kind, of which there are few",
     ("aggregate", "workers", SCAN): "counts all live records of a kind, of which there are few",
     ("aggregate", "runs", SCAN): "counts all live records of a kind, of which there are few",
+    **{("aggregate", kind, SCAN): "counts all live records of a kind, an admin's" for kind in OF_OPTIMIZER},
     ("aggregate", "streams", SCAN): "an admin counts or sums up all clients' streams",
 }
 PRIORITY_ONLY = [{"priority": 5, "_metadata.isDeleted": False}]

@@ -31,6 +31,7 @@ OVER_ALL = "an admin's, over all clients: reads one row for each kind of job of 
 FEW = "there are few of them"
 COUNTED = "counts all live records of a kind, of which there are few"
 PAGE = "a page in insertion order is read up to its end"
+OF_OPTIMIZER = ("datasets", "dataset_parts", "evaluators", "evaluations", "evaluation_parts", "run_parts")
 JUSTIFIED = {
     ("jobs.find", "jobs", WALK): "a page of all clients' jobs, an admin's, is read in id order up to its end",
     (
@@ -70,6 +71,9 @@ JUSTIFIED = {
     ("prompt_flows.count", "prompt_flows", SCAN): COUNTED,
     ("runs.count", "runs", SCAN): COUNTED,
     ("workers.count", "workers", SCAN): COUNTED,
+    **{(f"{kind}.find", kind, WALK): PAGE for kind in OF_OPTIMIZER},
+    **{(f"{kind}.count", kind, SCAN): f"{COUNTED}; parts are counted by nobody" for kind in OF_OPTIMIZER},
+    **{(f"{kind}.find", kind, SORT): f"the versions of several names: {FEW}" for kind in ("datasets", "evaluators")},
     ("ping", "jobs", WALK): "a sign of life: one row, whichever",
 }
 HOT = frozenset(

@@ -14,17 +14,23 @@ from engine.jobs.job import Job
 from engine.jobs.outcome import Completed, DeadLettered, Expired, Outcome, Released, Retried
 from engine.jobs.queue import ClaimFilter, ClaimRequest, Hold, IdempotencyRecord, JobQuery, Page
 from engine.jobs.states import JobState
+from engine.records.datasets import DatasetPart, part_id
+from engine.records.evaluations import Contender, Evaluation, EvaluationPart, ItemsAt
+from engine.records.searches import RunPart
 from engine.records.store import Storage, Where
 from engine.records.streams import StreamQuery, StreamStatus
 from engine.usage import UsageQuery
 from tests.support.factories import (
     CLIENT,
+    IDS,
     MINUTE,
     NOW,
     OTHER_CLIENT,
     make_attempt,
     make_call,
     make_client,
+    make_dataset,
+    make_evaluator,
     make_failure,
     make_flow,
     make_jobs,
@@ -34,6 +40,7 @@ from tests.support.factories import (
     make_running_worker,
     make_stream,
     make_worker,
+    metadata,
     settlement,
 )
 
@@ -98,12 +105,21 @@ def tour(storage: Storage) -> dict[str, set[str]]:
         (storage.models, [make_model(), make_model(name="other")]),
         (storage.prompt_flows, [make_flow(), make_flow(client_id=None)]),
         (storage.runs, [make_run(), make_run()]),
+        (storage.datasets, [make_dataset(), make_dataset(version=2)]),
+        (storage.dataset_parts, [_dataset_part(0), _dataset_part(1)]),
+        (storage.evaluators, [make_evaluator(), make_evaluator(version=2)]),
+        (storage.evaluations, [_evaluation(), _evaluation()]),
+        (storage.evaluation_parts, [_evaluation_part(0), _evaluation_part(1)]),
+        (storage.run_parts, [_run_part(0), _run_part(1)]),
     ):
         _records(Recorder(store, called["records"]), records)
     storage.clients.find(Where(equals={"keyLookup": ["0a" * 32]}), Page(limit=1))
     storage.models.find(Where(equals={"name": ["gpt-test"]}), Page(limit=1))
-    storage.runs.find(Where(equals={"open": [True]}), Page(limit=10))
     storage.run_parts.find(Where(equals={"runId": ["a" * 24]}), Page(limit=10))
+    for kind in (storage.datasets, storage.evaluators):
+        _versions(kind)
+    for kind in (storage.runs, storage.evaluations):
+        _driven(kind)
     _prompts(Recorder(storage.prompts, called["prompts"]))
     _workers(Recorder(storage.workers, called["workers"]))
     _shared(Recorder(storage.shared, called["shared"]))
@@ -213,6 +229,55 @@ def _records(store: Any, records: list[Any]) -> None:
     store.count(Where())
     gone = store.get(records[1].id)
     store.compare_and_set(replace(gone, metadata=gone.metadata.deleted(NOW, "admin")))
+
+
+def _versions(store: Any) -> None:
+    for equals in ({"clientId": [CLIENT]}, {"clientId": [CLIENT], "name": ["examples"]}, {"name": ["examples"]}):
+        store.find(Where(equals=equals), Page(limit=10, newest_first=True))
+        store.count(Where(equals=equals))
+
+
+def _driven(store: Any) -> None:
+    """Runs and evaluations, as they are listed and taken up, and as those on a dataset are counted."""
+    store.find(Where(equals={"open": [True]}), Page(limit=10))
+    for equals in ({"clientId": [CLIENT]}, {"clientId": [CLIENT], "status": ["running"]}, {"status": ["running"]}):
+        store.find(Where(equals=equals), Page(limit=10))
+        store.count(Where(equals=equals))
+    for field in ("datasetId", "search.datasetId"):
+        store.count(Where(equals={"clientId": [CLIENT], field: ["d" * 24]}))
+        store.count(Where(equals={"open": [True], field: ["d" * 24]}))
+
+
+def _evaluation() -> Evaluation:
+    return Evaluation(
+        id=IDS.new(),
+        client_id=CLIENT,
+        name="tour",
+        dataset_id="d" * 24,
+        evaluator_id="e" * 24,
+        items=ItemsAt(id="d" * 24, count=1, starts=(0,)),
+        metrics=(),
+        contenders=(Contender(instructions="Answer."),),
+        models=("gpt-test",),
+        temperature=0.0,
+        response_format="text",
+        priority=5,
+        max_parallel=1,
+        seed=1,
+        metadata=metadata(),
+    )
+
+
+def _evaluation_part(number: int) -> EvaluationPart:
+    return EvaluationPart(id=f"tour-{number}", evaluation_id="tour", results=(), metadata=metadata())
+
+
+def _run_part(number: int) -> RunPart:
+    return RunPart(id=f"tour-0-{number}", run_id="a" * 24, text="", metadata=metadata())
+
+
+def _dataset_part(number: int) -> DatasetPart:
+    return DatasetPart(id=part_id("tour", number), dataset_id="tour", items=(), metadata=metadata())
 
 
 def _prompts(store: Any) -> None:
