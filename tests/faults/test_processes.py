@@ -131,7 +131,8 @@ def test_mongodb_dies_between_claim_and_call(mongod: Mongod, tmp_path: Path) -> 
         customer.post(replica, *(f"job {number}" for number in range(10)), maxAttempts=1)
         _block_reads_of_models(mongod)
         customer.employ(replica)
-        eventually(lambda: {job.status for job in customer.jobs()} == {JobState.PROCESSING})
+        eventually(lambda: {job.status for job in customer.jobs()} == {JobState.PROCESSING}, within=30)
+        eventually(lambda: _reads_its_model(mongod), within=30, what="the worker has what it claimed")
         mongod.kill()
         replica.wait_for("settlement_waits")
         mongod.restart()
@@ -147,6 +148,13 @@ def _block_reads_of_models(mongod: Mongod) -> None:
         [name] = [name for name in client.list_database_names() if name.startswith("metasync-processes-")]
         blocked["namespace"] = f"{name}.models"
         client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=blocked)
+
+
+def _reads_its_model(mongod: Mongod) -> bool:
+    """Whether a job's model is being read: killed before, the server takes the claim's own answer with it."""
+    with MongoClient[dict[str, object]](mongod.url) as client:
+        running = list(client.admin.aggregate([{"$currentOp": {}}, {"$match": {"command.find": "models"}}]))
+    return any("name" in operation["command"].get("filter", {}) for operation in running)
 
 
 def test_mongodb_dies_while_the_paid_call_is_in_flight(mongod: Mongod, tmp_path: Path) -> None:
