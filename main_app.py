@@ -36,6 +36,7 @@ from engine.llm import Timeouts
 from engine.records.store import Storage
 from engine.storage.factory import open_storage
 from llm_optimizer.assembly import Optimizer, build_optimizer
+from llm_optimizer.dataset_sweep import DatasetSweeper
 from llm_workers.assembly import build_pool
 from llm_workers.catalogue import FRESH_SECONDS, Catalogue
 from llm_workers.completion import CompletionHandler
@@ -173,7 +174,7 @@ def install(settings: Settings) -> Installation:
     wallets = Wallets(storage, clock=clock, hop=base.hop, replica=terms.incarnation)
     streaming = _streaming(settings, base, terms, lanes, wallets)
     batches = _batches(settings, base, terms)
-    ticks = (lanes.tick, wallets.tick, streaming.tick, batches.tick)
+    ticks = (lanes.tick, wallets.tick, streaming.tick, batches.tick, DatasetSweeper(storage, clock).tick)
     pool = _pool(settings, base, terms, lanes=lanes, wallets=wallets, ticks=ticks)
     trials = _trials(base)
     optimizer = build_optimizer(
