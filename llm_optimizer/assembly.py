@@ -10,6 +10,7 @@ from engine.llm import JsonObject
 from engine.records.pinning import pinned
 from engine.records.runs import Run
 from engine.records.store import PromptStore, Storage
+from llm_optimizer.canaries import Canaries, build_canaries
 from llm_optimizer.evaluations import Evaluations, build_evaluations
 from llm_optimizer.proving import Proving
 from llm_optimizer.refinement import job_of
@@ -36,21 +37,22 @@ class Optimizer:
         *,
         prompts: PromptStore,
         signals: JobSignals,
-        evaluations: Evaluations,
+        others: tuple[Evaluations, Canaries],
     ) -> None:
         self._tools = tools
         self._prompts = prompts
         self._searching = searching
         self._driver = driver
         self._signals = signals
-        self._evaluations = evaluations
+        self._evaluations, self._canaries = others
         self._unsubscribe: Callable[[], None] | None = None
 
     def start(self) -> None:
-        """From now on the runs and evaluations that nobody else drives go on here."""
+        """From now on the runs, evaluations and canaries that nobody else drives go on here."""
         self._unsubscribe = self._signals.on_settled(self._on_settled)
         self._driver.start()
         self._evaluations.start()
+        self._canaries.start()
 
     def close(self) -> None:
         """Ends when the steps under way have ended."""
@@ -58,6 +60,7 @@ class Optimizer:
             self._unsubscribe()
         self._driver.close()
         self._evaluations.close()
+        self._canaries.close()
         self._searching.close()
 
     def begin(self, run: Run) -> Run:
@@ -131,4 +134,6 @@ def build_optimizer(
     searching = build_searching(storage, tools, subjects)
     driver = Driver(RunErrand(tools, searching), name="optimizer", owner=replica, clock=clock, lease=lease, poll=poll)
     evaluations = build_evaluations(storage, signals=signals, clock=clock, replica=replica, lease=lease, poll=poll)
-    return Optimizer(tools, searching, driver, prompts=storage.prompts, signals=signals, evaluations=evaluations)
+    canaries = build_canaries(storage, signals=signals, clock=clock, replica=replica, lease=lease, poll=poll)
+    others = (evaluations, canaries)
+    return Optimizer(tools, searching, driver, prompts=storage.prompts, signals=signals, others=others)

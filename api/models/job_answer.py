@@ -27,6 +27,7 @@ class JobResponse(Resource):
     prompt_flow: str | None = Field(
         description="The flow whose prompts the working prompts were when the job was made."
     )
+    canary: str | None = Field(description="The one of the prompts that stands there as a canary of the flow.")
     model: str
     temperature: float
     priority: int
@@ -83,6 +84,7 @@ def job_to_wire(job: Job) -> Wire:
         "prompts": prompts,
         "workingPrompts": prompts,
         "promptFlow": job.prompt_flow,
+        "canary": job.canary,
         "model": job.model,
         "temperature": job.temperature,
         "priority": job.priority,

@@ -4,10 +4,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from api.models.base import Answer, Resource, resource_to_wire
+from api.models.base import Answer, Body, Resource, resource_to_wire
 from api.models.job import Object, Priority, Prompts, Temperature, Text
 from api.models.searches import CombinationResult, RunBudgetResult, SearchFields, SearchResult, search_to_wire
 from api.services.summary import metrics_of
+from engine.records.canaries import MOST_SHARE
 from engine.records.runs import Iteration, ModelRun, Run, RunStatus
 from engine.records.searches import Promotion
 
@@ -39,6 +40,13 @@ class RunCreateRequest(SearchFields):
         if misplaced := self.misplaced():
             raise ValueError(f"{', '.join(misplaced)}: of no meaning without dataset")
         return self
+
+
+class PromoteRequest(Body):
+    """Where the winner is to be tried out, and on which share of the jobs, before it is published for all."""
+
+    prompt_flow: Name
+    share: Annotated[float, Field(gt=0, le=MOST_SHARE)]
 
 
 class ProcessingMetrics(Answer):

@@ -10,7 +10,7 @@ from api.core.answers import Json, Page, listed, no_content
 from api.core.paging import Paged
 from api.core.routes import EitherRoute
 from api.models.base import problems
-from api.models.runs import RunCreateRequest, RunResponse, run_to_wire
+from api.models.runs import PromoteRequest, RunCreateRequest, RunResponse, run_to_wire
 from api.routers.jobs_query import editor_of, maker_of
 from api.services.run_page import report_page
 from engine.records.runs import RunStatus, Withdrawal
@@ -91,9 +91,19 @@ async def cancel_run(run_id: str, access: Accessed) -> Response:
 
 
 @router.post("/{run_id}/promote", response_model=RunResponse)
-async def promote_run(run_id: str, access: Accessed, force: Forced = False) -> Response:
-    """Publishes the prompt that a run has proven to be better; `force` also one that it has not."""
-    editor = editor_of(await access.caller())
+async def promote_run(
+    run_id: str, access: Accessed, force: Forced = False, body: PromoteRequest | None = None
+) -> Response:
+    """Publishes the prompt that a run has proven to be better; `force` also one that it has not.
+
+    With a body it is not published, but becomes a canary of that flow, scored by the run's evaluator.
+    """
+    caller = await access.caller()
+    editor = editor_of(caller)
+    if body is not None:
+        winner = await access.call(access.services.runs.winner, editor, run_id, force=force)
+        await access.call(access.services.prompt_flows.try_out, body.prompt_flow, winner, body.share, caller)
+        return Json(run_to_wire(await access.call(access.services.runs.get, editor, run_id)))
     return Json(run_to_wire(await access.call(access.services.runs.promote, editor, run_id, force=force)))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from api.services.job_flows import Flows, check_flow
+from api.services.job_flows import Flows, check_flow, with_canary
 from api.services.references import Known, User, Wanted
 from engine.errors import InvalidField, Refused
 from engine.jobs.job import DEFAULT_MAX_ATTEMPTS, Job
@@ -150,7 +150,8 @@ def check_batch(drafts: Sequence[JobDraft], known: Known, user: User, flows: Flo
 def new_jobs(drafts: Sequence[JobDraft], ids: Sequence[str], maker: Maker, now: datetime, flows: Flows) -> list[Job]:
     """The PENDING jobs that `drafts` ask for."""
     client_id, metadata = maker.owner.client_id, Metadata(created_at=now, created_by=maker.by)
-    return [_new_job(draft, job_id, client_id, metadata, flows) for draft, job_id in zip(drafts, ids, strict=True)]
+    made = [_new_job(draft, job_id, client_id, metadata, flows) for draft, job_id in zip(drafts, ids, strict=True)]
+    return [with_canary(job, flows) for job in made] if flows else made
 
 
 def _new_job(draft: JobDraft, job_id: str, client_id: str, metadata: Metadata, flows: Flows) -> Job:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from api.services.idempotency import IdempotencyKeys, RequestKey
 from api.services.job_drafts import JobDraft, Maker, check_batch, check_draft, new_jobs, wanted_by_draft
-from api.services.job_flows import NONE, Flows, check_flow, flows_of
-from api.services.references import Catalogue, Known, User
+from api.services.job_flows import NONE, Flows, check_flow, flows_of, only_with
+from api.services.references import Catalogue, Known, User, Wanted
 from engine.errors import Refused
 from engine.jobs.job import Job
 from engine.jobs.queue import IdempotencyRecord, JobQueue
@@ -133,7 +133,13 @@ class JobIntake:
         return Accepted([stored[job_id] for job_id in ids], replayed=True)
 
     def _named(self, drafts: Sequence[JobDraft]) -> Flows:
-        return flows_of(self._flows, (draft.prompt_flow for draft in drafts))
+        """Without the canaries whose prompts are gone."""
+        flows = flows_of(self._flows, (draft.prompt_flow for draft in drafts))
+        canaries = {prompt for flow in flows.values() for prompt in flow.shares}
+        if not canaries:
+            return flows
+        known = self._catalogue.known([Wanted(tuple(canaries), ())]).prompts
+        return {name: only_with(flow, known) for name, flow in flows.items()}
 
     def _check(self, drafts: Sequence[JobDraft], maker: Maker, check: Check, flows: Flows) -> None:
         known = self._catalogue.known(wanted_by_draft(draft, flows) for draft in drafts)

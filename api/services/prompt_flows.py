@@ -1,12 +1,13 @@
 """Prompt flows: named lists of prompts, public or a client's own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from api.core.authentication import Caller
 from api.services.changing import changed
+from api.services.flow_canaries import CanaryWish, FlowCanaries
 from api.services.prompt_access import NEEDS_ADMIN, creator, deletable, editable, readable
-from engine.errors import Forbidden, InvalidField
+from engine.errors import Forbidden, InvalidField, Refused
 from engine.jobs.queue import Page
 from engine.metadata import Metadata
 from engine.records.store import RecordStore, Where
@@ -24,13 +25,24 @@ class FlowEdit:
     name: str | None = None
     prompt_ids: Sequence[str] | None = None
     is_public: bool | None = None
+    canaries: CanaryWish = field(default=CanaryWish())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Winner:
+    """A run's better prompt, the prompt that it was made of, and what scored both."""
+
+    prompt_id: str
+    parent_id: str
+    evaluator_id: str
 
 
 class PromptFlowService:
     """Synchronous. Callers see public flows and their own, an admin all."""
 
-    def __init__(self, flows: RecordStore[PromptFlow], *, clock: Clock, ids: ObjectIds) -> None:
+    def __init__(self, flows: RecordStore[PromptFlow], canaries: FlowCanaries, *, clock: Clock, ids: ObjectIds) -> None:
         self._flows = flows
+        self._canaries = canaries
         self._clock = clock
         self._ids = ids
 
@@ -58,16 +70,24 @@ class PromptFlowService:
         return readable(self._flows.get(flow_id), KIND, flow_id, caller)
 
     def update(self, flow_id: str, edit: FlowEdit, caller: Caller) -> PromptFlow:
-        """Raises UnknownReference, Forbidden, and InvalidField where a private flow would have no owner."""
+        """Raises UnknownReference, Forbidden, Unprocessable, InvalidField where a private flow would have no owner."""
 
         def change(found: PromptFlow | None) -> PromptFlow:
             flow = editable(found, KIND, flow_id, caller)
-            wanted = _edited(flow, edit, caller)
+            wanted = self._canaries.settled(flow, _edited(flow, edit, caller), edit.canaries)
             if wanted == flow:
                 return flow
             return replace(wanted, metadata=flow.metadata.touched(self._clock.now(), caller.by))
 
         return changed(self._flows, flow_id, change)
+
+    def try_out(self, flow_id: str, winner: Winner, share: float, caller: Caller) -> PromptFlow:
+        """The flow with a run's winner as a canary beside those that it has. Raises as `update`, and Refused."""
+        flow = editable(self._flows.get(flow_id), KIND, flow_id, caller)
+        if winner.parent_id not in flow.prompt_ids:
+            raise Refused(f"prompt flow {flow_id} lacks prompt {winner.parent_id}, of which the winner was made")
+        shares = {**flow.shares, winner.prompt_id: share}
+        return self.update(flow_id, FlowEdit(canaries=CanaryWish(shares=shares, evaluator=winner.evaluator_id)), caller)
 
     def delete(self, flow_id: str, caller: Caller) -> None:
         """Raises NotFound and Forbidden."""

@@ -6,14 +6,15 @@ from typing import Protocol
 from api.services.changing import changed
 from api.services.job_drafts import Maker
 from api.services.job_edits import Editor
+from api.services.prompt_flows import Winner
 from api.services.references import Catalogue, Known, Wanted
-from engine.errors import InvalidField, MetasyncError, NotFound, UnknownReference
+from engine.errors import InvalidField, MetasyncError, NotFound, Refused, UnknownReference
 from engine.jobs.queue import Page
 from engine.llm import JsonObject
 from engine.metadata import Metadata
 from engine.records.control import RunControl
 from engine.records.runs import Run, RunStatus, Withdrawal, cancelled, discarded, paused, resumed
-from engine.records.searches import SearchTerms
+from engine.records.searches import SearchTerms, Verdict
 from engine.records.store import RecordStore, Where
 from utilities.clock import Clock
 from utilities.ids import ObjectIds
@@ -118,6 +119,20 @@ class RunService:
         """Publishes the winner. Raises Refused where nothing was proven, unless it is forced, or it is not there."""
         run = _seen(self._runs.get(run_id), editor, run_id, lambda key: UnknownReference(KIND, key))
         return self._control.promote(run, by=editor.by, force=force)
+
+    def winner(self, editor: Editor, run_id: str, *, force: bool) -> Winner:
+        """The better prompt, for a canary. Raises as `promote` does, and Refused where no evaluator scored it."""
+        run = _seen(self._runs.get(run_id), editor, run_id, lambda key: UnknownReference(KIND, key))
+        progress, search = run.progress, run.search
+        if progress is None or search is None or progress.winner_id is None:
+            raise Refused(f"run {run.id} has no better prompt that could be tried out")
+        if progress.verdict not in (Verdict.PROVEN, Verdict.PROMOTED) and not force:
+            raise Refused(f"run {run.id}: its prompt is {progress.verdict}; force=true tries it out all the same")
+        if search.evaluator_id is None:
+            raise Refused(f"run {run.id} has no evaluator, by which its prompt could be scored")
+        return Winner(
+            prompt_id=progress.winner_id, parent_id=run.initial_prompt_ids[0], evaluator_id=search.evaluator_id
+        )
 
     def report(self, editor: Editor, run_id: str) -> JsonObject:
         """What the run has found so far and why it ended. Raises NotFound."""

@@ -11,6 +11,7 @@ from api.services.data import DataServices, build_data
 from api.services.direct import DirectService
 from api.services.explain import Explainer
 from api.services.files import FileService
+from api.services.flow_canaries import FlowCanaries
 from api.services.health import HealthService
 from api.services.idempotency import IdempotencyKeys
 from api.services.jobs import JobService
@@ -106,7 +107,7 @@ def build_services(
         model_states=ModelStateService(models, states),
         model_trials=ModelTrialService(models, trials, gate),
         prompts=PromptService(storage.prompts, storage.clients, clock=clock, ids=ids, forget=catalogue.forget),
-        prompt_flows=PromptFlowService(storage.prompt_flows, clock=clock, ids=ids),
+        prompt_flows=_flows(storage, clock, ids),
         jobs=JobService(storage.jobs, catalogue, signals, clock),
         intake=intake,
         direct=direct,
@@ -125,6 +126,11 @@ def build_services(
 def _streams(storage: Storage, live: LiveStreams, catalogue: Catalogue, clock: Clock, ids: ObjectIds) -> StreamService:
     keys = StreamKeys(storage.streams, IdempotencyKeys(storage.jobs), clock)
     return StreamService(storage.streams, live, catalogue, keys, clock=clock, ids=ids)
+
+
+def _flows(storage: Storage, clock: Clock, ids: ObjectIds) -> PromptFlowService:
+    canaries = FlowCanaries(storage.prompts, storage.evaluators, clock=clock, ids=ids)
+    return PromptFlowService(storage.prompt_flows, canaries, clock=clock, ids=ids)
 
 
 def _clients(

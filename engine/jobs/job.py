@@ -133,7 +133,8 @@ class Job:
     `endpoint` is set where the job is a request to an OpenAI endpoint, such as /v1/chat/completions: `request_data` is
     then its body and `response_data` the body of the answer, and neither prompts nor `temperature` play a part.
     `instructions` is text that follows the working prompts' texts, for prompts that are stored nowhere.
-    `prompt_flow` is the id of the flow whose prompts the working prompts were when the job was made.
+    `prompt_flow` is the id of the flow whose prompts the working prompts were when the job was made. `canary` is the
+    id of the one among them that stands there as a canary; `canary_trial` that of the try that is to score the job.
     `evaluator` is the id of one version of an evaluator, in place of `eval_prompt` and `eval_model`; `expected` is any
     JSON that its metrics hold the answer against, None where nothing is expected.
 
@@ -164,6 +165,8 @@ class Job:
     endpoint: str | None = None
     instructions: str | None = None
     prompt_flow: str | None = None
+    canary: str | None = None
+    canary_trial: str | None = None
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     pins: JsonObject | None = None
     most_calls: int | None = None

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from engine.errors import InvalidField
+from engine.jobs.job import Job
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,300})(\.\d{1,300})?([eE][+-]?\d{1,3})?")
 _LONGEST = 200
@@ -43,6 +44,17 @@ def reference_text(path: str, value: str | int | float | bool | None) -> str:
 def flatten(reference: Mapping[str, Any] | None) -> tuple[str, ...]:
     """All `path=value` texts of a reference object, each once, in order."""
     return tuple(dict.fromkeys(_walk("", reference))) if reference else ()
+
+
+def canary_text(trial_id: str) -> str:
+    """What the jobs share that a canary is scored on. No client's filter can ask for it."""
+    return f"$canary={trial_id}"
+
+
+def job_texts(job: Job) -> tuple[str, ...]:
+    """All texts that a job is found by."""
+    texts = flatten(job.client_reference)
+    return texts if job.canary_trial is None else (*texts, canary_text(job.canary_trial))
 
 
 def _walk(prefix: str, branch: Mapping[str, Any]) -> Iterator[str]:

@@ -6,8 +6,10 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
+from engine.jobs.job import Lease
 from engine.metadata import Metadata
 from engine.pricing import Prices
+from engine.records.canaries import DEFAULT_SAMPLE, Canary, CanaryStatus
 
 
 class BudgetPeriod(StrEnum):
@@ -148,7 +150,10 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptFlow:
-    """A named list of prompts, in order."""
+    """A named list of prompts, in order. `canaries` are those of now and the latest that were rolled back.
+
+    Canaries are scored by `canary_evaluator`, on `canary_sample` of their jobs; `lease` is of whoever does that.
+    """
 
     id: str
     name: str
@@ -156,7 +161,21 @@ class PromptFlow:
     client_id: str | None
     is_public: bool
     metadata: Metadata
+    canaries: tuple[Canary, ...] = ()
+    canary_evaluator: str | None = None
+    canary_sample: float = DEFAULT_SAMPLE
+    lease: Lease | None = None
     revision: int = 0
+
+    @property
+    def canary_open(self) -> bool:
+        """Whether there is a canary to be scored."""
+        return any(canary.status is CanaryStatus.RUNNING for canary in self.canaries)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What its canaries get, by the ids of their prompts."""
+        return {canary.prompt_id: canary.share for canary in self.canaries if canary.has_share}
 
 
 class WorkerStatus(StrEnum):

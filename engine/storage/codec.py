@@ -16,7 +16,7 @@ import structlog
 
 from engine.errors import InvalidField, StorageCorrupt
 from engine.jobs.job import Attempt, Call, Failure, Job, Lease, Totals
-from engine.jobs.references import flatten
+from engine.jobs.references import job_texts
 from engine.jobs.states import JobState
 from engine.llm import Complaint
 from engine.metadata import Metadata
@@ -245,6 +245,8 @@ def request_to_document(job: Job) -> Document:
         "endpoint": job.endpoint,
         "instructions": job.instructions,
         "promptFlow": job.prompt_flow,
+        "canary": job.canary,
+        "canaryTrial": job.canary_trial,
         "maxAttempts": job.max_attempts,
         "pins": json_text(job.pins),
         "mostCalls": job.most_calls,
@@ -278,7 +280,7 @@ def job_to_document(job: Job, now: datetime) -> Document:
         "model": job.model,
         "priority": job.priority,
         "id": job.client_job_id,
-        "references": list(flatten(job.client_reference)),
+        "references": list(job_texts(job)),
         "dueAt": job.due_at,
         "token": job.token,
         "lease": lease_to_document(job.lease),
@@ -331,6 +333,8 @@ def _job(document: Mapping[str, Any]) -> Job:
         endpoint=document.get("endpoint"),
         instructions=document.get("instructions"),
         prompt_flow=document.get("promptFlow"),
+        canary=document.get("canary"),
+        canary_trial=document.get("canaryTrial"),
         max_attempts=document["maxAttempts"],
         pins=json_value(document.get("pins")),
         most_calls=document.get("mostCalls"),

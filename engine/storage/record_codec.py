@@ -14,6 +14,7 @@ import orjson
 from engine.errors import StorageCorrupt
 from engine.metadata import Metadata
 from engine.pricing import Prices
+from engine.records.canaries import DEFAULT_SAMPLE
 from engine.records.values import (
     Budget,
     BudgetPeriod,
@@ -33,7 +34,16 @@ from engine.records.values import (
     WorkerScope,
     WorkerStatus,
 )
-from engine.storage.codec import Document, certain_instant, instant, metadata_from_document, metadata_to_document
+from engine.storage.canary_codec import canary_from_document, canary_to_document
+from engine.storage.codec import (
+    Document,
+    certain_instant,
+    instant,
+    lease_from_document,
+    lease_to_document,
+    metadata_from_document,
+    metadata_to_document,
+)
 
 
 class Record(Protocol):
@@ -262,15 +272,25 @@ def _encode_flow(flow: PromptFlow) -> Document:
         "promptIds": list(flow.prompt_ids),
         "clientId": flow.client_id,
         "isPublic": flow.is_public,
+        "canaryOpen": flow.canary_open,
+        "canaries": [canary_to_document(canary) for canary in flow.canaries],
+        "canaryEvaluator": flow.canary_evaluator,
+        "canarySample": flow.canary_sample,
+        "lease": lease_to_document(flow.lease),
     }
 
 
 def _decode_flow(document: Mapping[str, Any]) -> PromptFlow:
+    """Flows that were stored before there were canaries have none."""
     return PromptFlow(
         name=document["name"],
         prompt_ids=tuple(document["promptIds"]),
         client_id=document["clientId"],
         is_public=document["isPublic"],
+        canaries=tuple(canary_from_document(each) for each in document.get("canaries", ())),
+        canary_evaluator=document.get("canaryEvaluator"),
+        canary_sample=document.get("canarySample", DEFAULT_SAMPLE),
+        lease=lease_from_document(document.get("lease")),
         **_common(document),
     )
 
@@ -350,7 +370,7 @@ PROMPTS: Kind[Prompt] = Kind(
 PROMPT_FLOWS: Kind[PromptFlow] = Kind(
     collection="prompt-flows",
     noun="Prompt flow",
-    indexed=("clientId",),
+    indexed=("clientId", "canaryOpen"),
     unique_key=lambda flow: flow.id,
     encode=_encode_flow,
     decode=_decode_flow,

@@ -9,8 +9,8 @@ import pytest
 
 from engine.jobs.changes import after_event, deleted
 from engine.jobs.job import Job, Lease
-from engine.jobs.queue import ClaimFilter, ClaimRequest, JobQuery
-from engine.jobs.references import filter_texts
+from engine.jobs.queue import ClaimFilter, ClaimRequest, JobQuery, Page
+from engine.jobs.references import canary_text, filter_texts
 from engine.jobs.states import Event, JobState
 from engine.records.store import Storage
 from tests.support.factories import (
@@ -85,9 +85,20 @@ def test_a_job_comes_back_as_it_went_in(storage: Storage, value: dict[str, objec
         prompt_flow="c" * 24,
         evaluator="d" * 24,
         expected=[value, None],
+        canary="b" * 24,
+        canary_trial="d" * 24,
     )
     storage.jobs.insert([job])
     assert storage.jobs.get(job.id) == job
+
+
+def test_a_canarys_jobs_are_found_by_its_try(storage: Storage) -> None:
+    """In their order, whatever their references are, and after each has changed; others' are not among them."""
+    first, second = make_jobs(2, canary_trial="t"), make_jobs(2, canary_trial="t", client_reference={"a": 1})
+    storage.jobs.insert([*first, *second, make_job(canary_trial="u"), make_job(client_reference={"$canary": ["t"]})])
+    assert storage.jobs.compare_and_set([replace(first[0], priority=1)], NOW) == [True]
+    found = storage.jobs.find(JobQuery(references=(canary_text("t"),)), Page(limit=10))
+    assert [job.id for job in found] == [job.id for job in (*first, *second)]
 
 
 def test_inserting_again_changes_nothing(storage: Storage) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from engine.errors import Duplicate
+from engine.evaluation.statistics import Interval
 from engine.evaluation.values import Metric, MetricKind
 from engine.jobs.job import Lease, Totals
 from engine.jobs.queue import Page
 from engine.pricing import Prices
+from engine.records.canaries import Canary, CanaryStatus, Finding, Pair
 from engine.records.datasets import DatasetItem, DatasetPart
 from engine.records.runs import Iteration, ModelRun, RunStatus, Withdrawal
 from engine.records.store import Storage, Where
@@ -86,6 +88,28 @@ FULL = [
     make_prompt(version="3.1-beta", text="a\n\x00ü🙂"),
     make_prompt(client_id=None),
     make_flow(prompt_ids=()),
+    make_flow(
+        canaries=(
+            Canary(id="t", prompt_id="c", replaces="a" * 24, share=0.25, since=NOW),
+            Canary(
+                id="u",
+                prompt_id="d",
+                replaces="b" * 24,
+                share=0.1,
+                since=NOW,
+                status=CanaryStatus.ROLLED_BACK,
+                pairs=(Pair("j", -0.5), Pair("k", None)),
+                passed=2,
+                looks=1,
+                finding=Finding(pairs=20, mean=-0.5, interval=Interval(-0.6, -0.4), worse=0.001, better=1.0, at=NOW),
+                reason="r",
+                ended_at=NOW,
+            ),
+        ),
+        canary_evaluator="e" * 24,
+        canary_sample=0.75,
+        lease=Lease("replica", NOW),
+    ),
     make_worker(
         scope=WorkerScope.ALL,
         group="g",

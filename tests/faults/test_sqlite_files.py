@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from engine.errors import StorageCorrupt, StorageError, StorageUnavailable
 from engine.jobs.changes import deleted
 from engine.jobs.job import totals_of
 from engine.jobs.queue import JobQuery, Page
+from engine.records.canaries import Canary
+from engine.records.store import Where
 from engine.storage.sqlite import SqliteStorage, open_sqlite
 from engine.usage import UsageQuery
-from tests.support.factories import NOW, make_attempt, make_call, make_jobs
+from tests.support.factories import NOW, make_attempt, make_call, make_flow, make_jobs
 from tests.support.sqlite_file import said_by
 
 
@@ -128,6 +131,30 @@ def test_a_file_of_before_the_sums_of_calls(file: Path) -> None:
     storage = open_sqlite(file)
     assert storage.usage.rows(query) == expected
     assert [row.calls for row in expected] == [3, 3]
+    storage.close()
+
+
+def test_a_file_of_before_canaries(file: Path) -> None:
+    """Its flows are still there, without canaries, and get them as new ones do."""
+    storage = open_sqlite(file)
+    flow = make_flow()
+    storage.prompt_flows.add(flow)
+    storage.close()
+    plain = sqlite3.connect(file)
+    plain.execute("DROP INDEX prompt_flows_by_canaryopen")
+    plain.execute('ALTER TABLE prompt_flows DROP COLUMN "canaryOpen"')
+    fields = ", ".join(f"'$.{name}'" for name in ("canaryOpen", "canaries", "canaryEvaluator", "canarySample", "lease"))
+    plain.execute(f"UPDATE prompt_flows SET body = json_remove(body, {fields})")
+    plain.execute("PRAGMA user_version = 10")
+    plain.commit()
+    plain.close()
+    storage = open_sqlite(file)
+    assert storage.prompt_flows.get(flow.id) == flow
+    running = Where(equals={"canaryOpen": [True]})
+    assert storage.prompt_flows.find(running, Page(limit=10)) == []
+    canary = Canary(id="t", prompt_id="c", replaces="a" * 24, share=0.25, since=NOW)
+    assert storage.prompt_flows.compare_and_set(replace(flow, canaries=(canary,)))
+    assert [each.id for each in storage.prompt_flows.find(running, Page(limit=10))] == [flow.id]
     storage.close()
 
 

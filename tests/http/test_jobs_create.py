@@ -26,8 +26,17 @@ KEYS = {
     *("requestData", "responseData", "processingMetrics", "clientReference", "evalPrompt", "evalModel", "metaPrompt"),
     *("evaluator", "expected"),
     *("metaModel", "evalResult", "suggestedPromptId", "_metadata", "errorData", "responseFormat", "endpoint"),
-    "maxAttempts",
-    *("notBefore", "promptFlow", "lease", "leaseToken", "attempts", "steps", "answeredBy", "_id", "createdAt"),
+    *("maxAttempts", "promptFlow", "canary"),
+    *(
+        "notBefore",
+        "lease",
+        "leaseToken",
+        "attempts",
+        "steps",
+        "answeredBy",
+        "_id",
+        "createdAt",
+    ),
 }
 
 

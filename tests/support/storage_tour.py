@@ -115,6 +115,7 @@ def tour(storage: Storage) -> dict[str, set[str]]:
         _records(Recorder(store, called["records"]), records)
     storage.clients.find(Where(equals={"keyLookup": ["0a" * 32]}), Page(limit=1))
     storage.models.find(Where(equals={"name": ["gpt-test"]}), Page(limit=1))
+    storage.prompt_flows.find(Where(equals={"canaryOpen": [True]}), Page(limit=10))
     storage.run_parts.find(Where(equals={"runId": ["a" * 24]}), Page(limit=10))
     for kind in (storage.datasets, storage.evaluators):
         _versions(kind)

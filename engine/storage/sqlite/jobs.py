@@ -9,7 +9,7 @@ import orjson
 from engine.jobs.job import Attempt, Job
 from engine.jobs.outcome import Settlement
 from engine.jobs.queue import ClaimFilter, ClaimRequest, Hold, IdempotencyRecord, JobQuery, Page, SummaryRow
-from engine.jobs.references import flatten
+from engine.jobs.references import job_texts
 from engine.storage.codec import Line, readable
 from engine.storage.sqlite import claims, counters, listing, reservations, settling
 from engine.storage.sqlite.bulk import BulkInsert
@@ -63,7 +63,7 @@ class SqliteJobQueue:
 
     def insert(self, jobs: Sequence[Job]) -> None:
         rows = [row_of(job, job.metadata.created_at) for job in jobs]
-        references = {job.id: flatten(job.client_reference) for job in jobs if job.client_reference}
+        references = {job.id: texts for job in jobs if (texts := job_texts(job))}
         if rows:
             self._writer.run(lambda transaction: _insert(transaction, rows, references))
 
@@ -139,7 +139,7 @@ class SqliteJobQueue:
 
     def compare_and_set(self, jobs: Sequence[Job], now: datetime) -> list[bool]:
         rows = [row_of(job, now) for job in jobs]
-        texts = [flatten(job.client_reference) for job in jobs]
+        texts = [job_texts(job) for job in jobs]
 
         def operation(transaction: Transaction) -> list[bool]:
             return [_replace(transaction, row, of) for row, of in zip(rows, texts, strict=True)]

@@ -11,7 +11,7 @@ import orjson
 
 from engine.errors import InvalidField, StorageCorrupt
 from engine.jobs.job import Job, Totals
-from engine.jobs.references import flatten
+from engine.jobs.references import job_texts
 from engine.storage.codec import (
     Line,
     job_from_document,
@@ -114,7 +114,7 @@ def row_of(job: Job, now: datetime) -> Row:
         updated_at=_ms(metadata.updated_at),
         updated_by=metadata.updated_by,
         revision=job.revision,
-        texts=0 if metadata.is_deleted else len(flatten(job.client_reference)),
+        texts=0 if metadata.is_deleted else len(job_texts(job)),
         deleted=int(metadata.is_deleted),
         totals=None if job.totals.calls == 0 else json_of(totals_to_document(job.totals)),
         progress=None if progress == FRESH else json_of(progress),

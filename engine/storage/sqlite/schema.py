@@ -176,6 +176,15 @@ def _tables_of(*kinds: Kind[Any]) -> Callable[[sqlite3.Connection], None]:
     return step
 
 
+def _flows_with_canaries(connection: sqlite3.Connection) -> None:
+    """A column that files of before lack: a new one's table has it from the start."""
+    table = table_of(PROMPT_FLOWS)
+    if any(name == "canaryOpen" for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")):
+        return
+    connection.execute(f'ALTER TABLE {table} ADD COLUMN "canaryOpen"')
+    connection.execute(f'CREATE INDEX {table}_by_canaryopen ON {table} ("canaryOpen", seq) WHERE deleted = 0')
+
+
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _first_version,
     _second_version,
@@ -187,6 +196,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _tables_of(RUN_PARTS),
     _tables_of(DATASETS, DATASET_PARTS),
     _tables_of(EVALUATORS, EVALUATIONS, EVALUATION_PARTS),
+    _flows_with_canaries,
 )
 """Step n brings a file of `user_version` n to n + 1. A step that has been released never changes."""
 
