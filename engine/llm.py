@@ -9,6 +9,7 @@ ProviderError
 └── PermanentProviderError    the same call will fail again: not retried
     ├── ProviderRefusedKey    the key is missing, wrong or not allowed
     ├── UnsupportedParameter  the request has what the provider cannot take: nothing was sent
+    │   └── UnsupportedEndpoint   it takes no requests of this kind at all
     └── UnusableAnswer        the answer came and cannot be used; `raw` keeps it, `usage` was paid for
         ├── AnswerRefused     the model would not do it
         ├── ContentFiltered   the vendor's filter stopped the question or the answer
@@ -265,6 +266,15 @@ class UnsupportedParameter(PermanentProviderError):
         complaint = Complaint(type="invalid_request_error", code=self.code, param=param)
         super().__init__(f"{param}: {why}", status=400, sent=False, complaint=complaint)
         self.param = param
+
+
+class UnsupportedEndpoint(UnsupportedParameter):
+    """Other vendors' models may take such requests, so that those are tried."""
+
+    code = "unsupported_endpoint"
+
+    def __init__(self, why: str) -> None:
+        super().__init__("model", why)
 
 
 class UnusableAnswer(PermanentProviderError):

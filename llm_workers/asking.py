@@ -16,7 +16,7 @@ from engine.llm import (
     PermanentProviderError,
     Piece,
     Provider,
-    UnsupportedParameter,
+    UnsupportedEndpoint,
 )
 from llm_workers.chats import refuse_beyond_text
 from llm_workers.providers.chat_answers import ending, wrapped
@@ -26,10 +26,10 @@ from llm_workers.providers.chat_chunks import ChatFold, last_chunk, text_chunk
 async def prepare(provider: Provider, request: CompletionRequest) -> None:
     """What comes before the call. Raises UnsupportedParameter where the provider cannot do what is asked."""
     if request.embeds is not None and not hasattr(provider, "embed"):
-        raise UnsupportedParameter("model", f"{request.endpoint.sdk} has no embeddings")
+        raise UnsupportedEndpoint(f"{request.endpoint.sdk} has no embeddings")
     if request.messages is not None and not getattr(provider, "takes_messages", False):
         sdk = request.endpoint.sdk
-        raise UnsupportedParameter("model", f"{sdk} has no Messages API; POST /v1/chat/completions takes every model")
+        raise UnsupportedEndpoint(f"{sdk} has no Messages API; POST /v1/chat/completions takes every model")
     if request.chat is not None and not getattr(provider, "takes_chat", False):
         refuse_beyond_text(request.chat)
     own = getattr(provider, "prepare", None)

@@ -11,6 +11,8 @@ from llm_workers.messages import characters_in_messages
 
 _FIRST_RATIO = 3.0
 """Characters per token before anything is known: low, so that the guess is high. English text has about four."""
+_LEAST_RATIO, _MOST_RATIO = 0.1, 16.0
+"""Of what is no text, and was taken for one, nothing is learned that texts would suffer from."""
 _FIRST_ANSWER = 512.0
 _SMOOTHING = 0.05
 _SAFETY = 1.1
@@ -60,7 +62,7 @@ class Estimator:
         self.seen += 1
         weight = max(_SMOOTHING, 1 / self.seen)
         ratio = _characters(request) / max(usage.input_tokens, 1)
-        self._ratio += weight * (max(ratio, 0.1) - self._ratio)
+        self._ratio += weight * (min(max(ratio, _LEAST_RATIO), _MOST_RATIO) - self._ratio)
         off = usage.output_tokens / choices_in(request.chat) - self._answer
         self._deviation += weight * (abs(off) - self._deviation) if self.seen > 1 else 0.0
         self._answer += weight * off

@@ -5,6 +5,7 @@ Source: the types of anthropics/anthropic-sdk-python 2.14. Whatever is not named
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import orjson
 
@@ -32,11 +33,8 @@ def limit_in(body: JsonObject) -> int:
 
 def characters_in_messages(body: JsonObject) -> int:
     """How much there is to read in it, as characters."""
-    total = sum(map(len, texts_in(body.get("system"))))
-    for message in messages_of(body):
-        content = message.get("content")
-        blocks = content if isinstance(content, list) else ()
-        total += sum(map(len, texts_in(content))) + sum(map(_weight, blocks))
+    total = _weight_of_all(body.get("system"))
+    total += sum(_weight_of_all(message.get("content")) for message in messages_of(body))
     settings = [body[name] for name in _LONG if body.get(name)]
     return total + (_size(settings) if settings else 0)
 
@@ -53,10 +51,24 @@ def size_of_event(event: JsonObject) -> int:
     return len(str(delta.get(_SAID.get(delta.get("type") or "", "")) or ""))
 
 
-def _weight(block: object) -> int:
+def _weight_of_all(content: Any) -> int:
+    """Of a content, which is a text or blocks: results of tools and documents may have blocks of their own."""
+    blocks = content if isinstance(content, list) else ()
+    return sum(map(len, texts_in(content))) + sum(map(_weight, blocks))
+
+
+def _weight(block: Any) -> int:
     if not isinstance(block, dict) or block.get("type") == "text":
         return 0
-    return _BLOCK if block.get("type") in ("image", "document") else _size(block)
+    if block.get("type") == "tool_result":
+        return _weight_of_all(block.get("content"))
+    if block.get("type") not in ("image", "document"):
+        return _size(block)
+    source = block.get("source")
+    source = source if isinstance(source, dict) else {}
+    if source.get("type") == "content":
+        return _weight_of_all(source.get("content"))
+    return len(str(source.get("data") or "")) if source.get("type") == "text" else _BLOCK
 
 
 def _size(value: object) -> int:

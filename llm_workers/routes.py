@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from engine.errors import MetasyncError, UnknownReference
 from engine.jobs.retry import is_transient
-from engine.llm import ModelPaused, QuotaExhausted, RateLimited
+from engine.llm import ModelPaused, QuotaExhausted, RateLimited, UnsupportedEndpoint
 from engine.records.values import ROUTER, Model
 from llm_workers.catalogue import Catalogue
 from llm_workers.lanes import Lanes
@@ -45,11 +45,16 @@ class Routes:
 
 
 def most_hopeful(failures: Sequence[MetasyncError]) -> MetasyncError:
-    """The failure that decides what becomes of the job: one that waits before one that is retried, before the rest."""
+    """The failure that decides what becomes of the job: one that waits before one that is retried, before the rest.
+
+    Last comes one that only says that a model does not take such requests at all.
+    """
     return max(failures, key=_hope)
 
 
 def _hope(error: MetasyncError) -> int:
+    if isinstance(error, UnsupportedEndpoint):
+        return -1
     if isinstance(error, (RateLimited, QuotaExhausted)):
         return 2
     return int(is_transient(error))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from engine.errors import MetasyncError, UnknownReference
-from engine.llm import PermanentProviderError, QuotaExhausted, RateLimited, UnusableAnswer
+from engine.llm import PermanentProviderError, QuotaExhausted, RateLimited, UnsupportedEndpoint, UnusableAnswer
 from engine.records.values import ROUTER, Model, Strategy, Target
 
 _MOST_NAMES = 100
@@ -78,6 +78,8 @@ def fails_over(error: MetasyncError, limited_for: float, after: float | None) ->
         return _is_long(limited_for, after)
     if isinstance(error, UnknownReference):
         return error.field == "sdk"
+    if isinstance(error, UnsupportedEndpoint):
+        return True
     if isinstance(error, UnusableAnswer):
         return False
     if isinstance(error, PermanentProviderError):

@@ -27,7 +27,7 @@ class Events:
         return _event(piece)
 
     def end(self, _stream: Stream) -> Sequence[bytes]:
-        return ()
+        return [_event({"type": "message_stop"})]
 
     def error(self, error: MetasyncError) -> bytes | None:
         status, text, told = openai_answer(error)

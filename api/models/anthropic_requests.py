@@ -19,9 +19,9 @@ class MessagesRequest(OpenAiBody):
 
     model: Name
     messages: Annotated[list[AnthropicMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
-    max_tokens: Annotated[int, Field(ge=1)]
+    max_tokens: Annotated[int, Field(ge=1, strict=True)]
     stream: bool | None = None
-    temperature: Annotated[float, Field(ge=0, le=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
 
 
 class AnthropicProblem(BaseModel):

@@ -49,7 +49,8 @@ def _delta(message: JsonObject) -> JsonObject:
 
 
 def events_of(message: JsonObject) -> Iterator[JsonObject]:
-    """A whole answer of Anthropic's as its events: the head, each block with one delta for each part, and the end."""
+    """A whole answer of Anthropic's as its events: the head, each block with one delta for each part, and why it
+    ended. The last event is whoever's who answers."""
     ending = {name: message[name] for name in _AT_THE_END if name in message}
     head = {**message, "content": [], **dict.fromkeys(ending)}
     yield {"type": "message_start", "message": head}
@@ -59,7 +60,6 @@ def events_of(message: JsonObject) -> Iterator[JsonObject]:
         yield from ({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas)
         yield {"type": "content_block_stop", "index": index}
     yield {"type": "message_delta", "delta": ending, "usage": message.get("usage") or {}}
-    yield {"type": "message_stop"}
 
 
 def _begun(block: JsonObject) -> tuple[JsonObject, list[JsonObject]]:

@@ -17,10 +17,10 @@ from engine.llm import (
     ProviderError,
     TransientProviderError,
     Turn,
-    UnsupportedParameter,
+    UnsupportedEndpoint,
 )
 from llm_workers.providers.anthropic_chat import DEFAULT_LIMIT, Events, chat_answer, chat_body, usage_of
-from llm_workers.providers.anthropic_messages import MessageEvents, message_body, read_message
+from llm_workers.providers.anthropic_messages import BETAS, MessageEvents, message_body, read_message
 from llm_workers.providers.chat_chunks import Translation
 from llm_workers.providers.events import Fold
 from llm_workers.providers.http import Embedding, HttpProvider, Reading, cut_off, nothing_said, refused_by_model
@@ -83,6 +83,11 @@ class AnthropicProvider(HttpProvider):
     def fold(self) -> Fold:
         return _MessageFold()
 
+    def headers_for(self, request: CompletionRequest) -> dict[str, str]:
+        """What the client wants tried out, which Anthropic takes as a header."""
+        wanted = (request.messages or {}).get(BETAS)
+        return {"anthropic-beta": ",".join(wanted)} if wanted else {}
+
     def reading_of(self, request: CompletionRequest) -> Reading:
         return super().reading_of(request) if request.messages is None else read_message
 
@@ -99,7 +104,7 @@ class AnthropicProvider(HttpProvider):
         return Events()
 
     def embedding(self, request: CompletionRequest) -> Embedding:  # noqa: ARG002 - whatever is asked
-        raise UnsupportedParameter("model", "Anthropic has no embeddings")
+        raise UnsupportedEndpoint("Anthropic has no embeddings")
 
     def read(self, document: JsonObject, request: CompletionRequest) -> Completion:
         usage = usage_of(document.get("usage") or {})

@@ -10,13 +10,16 @@ import orjson
 from engine.llm import Completion, CompletionRequest, JsonObject
 from llm_workers.providers.anthropic_chat import usage_of
 
+BETAS = "anthropic_beta"
+"""In a stored request, what its anthropic-beta header named: a list of texts."""
+
 _PARTS = {"text_delta": "text", "input_json_delta": "partial_json", "thinking_delta": "thinking"}
 _WHOLE = {"signature_delta": "signature"}
 
 
 def message_body(request: CompletionRequest) -> JsonObject:
     """The client's own, held to the model's limits. Whether it is streamed is the call's to say."""
-    body = {name: value for name, value in (request.messages or {}).items() if name != "stream"}
+    body = {name: value for name, value in (request.messages or {}).items() if name not in ("stream", BETAS)}
     body |= {"model": request.endpoint.deployment, "max_tokens": request.max_tokens}
     if request.temperature is not None:
         body["temperature"] = request.temperature
@@ -35,7 +38,10 @@ def read_message(document: JsonObject, request: CompletionRequest) -> Completion
 
 
 class MessageEvents:
-    """Adds a streamed message up, whose events are the pieces: implements llm_workers.providers.events.Fold."""
+    """Adds a streamed message up, whose events are the pieces: implements llm_workers.providers.events.Fold.
+
+    The last event is none of them: whoever answers the client sends it when the end is stored.
+    """
 
     def __init__(self) -> None:
         self.ended = False
@@ -43,19 +49,19 @@ class MessageEvents:
         self._blocks: dict[int, JsonObject] = {}
         self._parts: dict[int, list[str]] = {}
 
-    def feed(self, event: JsonObject) -> JsonObject:
+    def feed(self, event: JsonObject) -> JsonObject | None:
         kind = event["type"]
         if kind == "message_start":
-            self._message = dict(event["message"])
+            self._message = dict(_part(event, "message"))
         elif kind == "content_block_start":
-            self._blocks[event["index"]] = dict(event["content_block"])
+            self._blocks[event["index"]] = dict(_part(event, "content_block"))
         elif kind == "content_block_delta":
-            self._grow(event["index"], event["delta"])
+            self._grow(event["index"], _part(event, "delta"))
         elif kind == "message_delta":
             usage = {**(self._message.get("usage") or {}), **(event.get("usage") or {})}
-            self._message = {**self._message, **event["delta"], "usage": usage}
+            self._message = {**self._message, **_part(event, "delta"), "usage": usage}
         self.ended = self.ended or kind == "message_stop"
-        return event
+        return None if kind == "message_stop" else event
 
     def document(self, text: str) -> JsonObject:  # noqa: ARG002 - a message's text is in its blocks
         content = [self._whole(index) for index in sorted(self._blocks)]
@@ -64,7 +70,7 @@ class MessageEvents:
     def _grow(self, index: int, delta: JsonObject) -> None:
         block, kind = self._blocks[index], delta["type"]
         if kind in _PARTS:
-            self._parts.setdefault(index, []).append(delta[_PARTS[kind]])
+            self._parts.setdefault(index, []).append("" + delta[_PARTS[kind]])
         elif kind in _WHOLE:
             block[_WHOLE[kind]] = delta[_WHOLE[kind]]
         elif kind == "citations_delta":
@@ -78,6 +84,14 @@ class MessageEvents:
             return {**block, "input": _object(said)}
         name = "thinking" if block["type"] == "thinking" else "text"
         return {**block, name: (block.get(name) or "") + said}
+
+
+def _part(event: JsonObject, name: str) -> JsonObject:
+    """An object in an event. Raises TypeError for anything else."""
+    part = event[name]
+    if not isinstance(part, dict):
+        raise TypeError(f"{name} is no object")
+    return part
 
 
 def _object(text: str) -> Any:

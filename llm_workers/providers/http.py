@@ -38,6 +38,7 @@ from llm_workers.providers.faults import (
 )
 from llm_workers.providers.limit_headers import levels_in
 from llm_workers.providers.rehearsal import Rehearsal, Rehearsals
+from utilities.json_depth import may_be_too_deep, too_deep
 
 if TYPE_CHECKING:
     from llm_workers.transport import HttpAnswer, HttpStream, Transport
@@ -149,6 +150,8 @@ class HttpProvider(ABC):
                 if piece:
                     texts.append(text_in(piece))
                     yield piece
+                if fold.ended and request.messages is not None:  # some keep the connection open after the last event
+                    break
             yield self._streamed(fold, "".join(texts), answer, request)
         except ProviderError as error:
             error.levels = self._levels(answer)
@@ -197,10 +200,15 @@ class HttpProvider(ABC):
         except Exception as error:  # noqa: BLE001 - SDKs refuse settings with whatever they like
             sdk_unusable(error, self.sdk)
 
+    def headers_for(self, request: CompletionRequest) -> dict[str, str]:  # noqa: ARG002 - for overriding
+        """Headers of a request's own."""
+        return {}
+
     def _headers(self, rehearsal: Rehearsal, request: CompletionRequest) -> dict[str, str]:
-        if self.attempt_header is None or not request.attempt_id:
-            return rehearsal.headers
-        return {**rehearsal.headers, self.attempt_header: request.attempt_id}
+        headers = {**rehearsal.headers, **self.headers_for(request)}
+        if self.attempt_header is not None and request.attempt_id:
+            headers[self.attempt_header] = request.attempt_id
+        return headers
 
     def _completion(self, answer: "HttpAnswer", request: CompletionRequest, reading: Reading) -> Completion:
         key = request.endpoint.key
@@ -236,6 +244,8 @@ class HttpProvider(ABC):
             if event.get("error"):
                 now = self._transport.clock.now()
                 raise failed_midway(event, answer.headers, data, sdk=self.sdk, key=key, now=now)
+            if may_be_too_deep(data) and too_deep(event):
+                raise TypeError("nested too deeply")
             return fold.feed(event)
         except _STRANGE as error:
             raise unreadable(answer.status, answer.headers, data, sdk=self.sdk, key=key) from error
@@ -246,7 +256,7 @@ class HttpProvider(ABC):
         if not fold.ended:
             raise TransientProviderError("the stream ended before the answer did", status=answer.status)
         whole = HttpAnswer(answer.status, answer.headers, text.encode())
-        return self._read(fold.document(text), whole, request, self.read_folded)
+        return self._read({}, whole, request, lambda _, asked: self.read_folded(fold.document(text), asked))
 
     def read_folded(self, document: JsonObject, request: CompletionRequest) -> Completion:
         """The completion in what a fold has added up."""

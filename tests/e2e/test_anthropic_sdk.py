@@ -169,6 +169,31 @@ def test_a_stream_that_breaks_off(served: Served) -> None:
     assert 0 < len("".join(pieces)) < len(PLAIN_ANSWER)
 
 
+def test_a_router_over_several_vendors(served: Served) -> None:
+    """Models that cannot take a message are passed by, whichever is tried first; with none that can it is a 400."""
+    for name, targets in (("mixed", ("OpenAI", "Gemini", MODEL)), ("others", ("OpenAI", "Gemini"))):
+        router = {"name": name, "sdk": "router", "strategy": "weighted", "targets": [{"model": one} for one in targets]}
+        answer = served.replica.http.post("/models", json=router, headers=ADMIN)
+        assert answer.status_code == 201, answer.text
+    with client(served) as sdk:
+        for _ in range(5):
+            assert sdk.messages.create(model="mixed", max_tokens=9, messages=ASKED).model == "mixed"
+            with sdk.messages.stream(model="mixed", max_tokens=9, messages=ASKED) as stream:
+                assert stream.get_final_text() == PLAIN_ANSWER
+        with pytest.raises(anthropic.BadRequestError, match="Messages API"):
+            sdk.messages.create(model="others", max_tokens=9, messages=ASKED)
+
+
+def test_betas_are_handed_on(served: Served) -> None:
+    """The header of the SDK's beta methods reaches the provider; names that cannot be are refused."""
+    with client(served) as sdk:
+        answer = sdk.beta.messages.create(model=MODEL, max_tokens=9, messages=ASKED, betas=["one-2025", "two.2"])
+        assert answer.content[0].text == PLAIN_ANSWER  # type: ignore[union-attr]
+        assert [call.betas for call in served.fake.seen.calls] == ["one-2025,two.2"]
+        with pytest.raises(anthropic.BadRequestError, match="anthropic-beta"):
+            sdk.messages.create(model=MODEL, max_tokens=9, messages=ASKED, extra_body={"anthropic_beta": ["a\r\nb"]})
+
+
 def test_what_the_provider_says_no_to(served: Served) -> None:
     """Its 400 is the client's, told once; a limit that outlasts the caller's patience is a RateLimitError, and a key
     that the vendor refuses the service's own fault."""

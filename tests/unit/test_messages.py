@@ -45,6 +45,15 @@ def test_what_there_is_to_read_is_estimated() -> None:
     assert plain == 10
     assert characters_in_messages({"messages": [{"role": "user", "content": blocks}]}) == 3010
     assert characters_in_messages({**ASKED, "tools": [{"name": "look"}]}) > plain
+    result = {
+        "type": "tool_result",
+        "tool_use_id": "toolu",
+        "content": [{"type": "image", "source": {"data": "x" * 9999}}],
+    }
+    text = {"type": "document", "source": {"type": "text", "data": "x" * 5000}}
+    inside = {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "12"}, blocks[1]]}}
+    for block, weight in ((result, 3000), (text, 5000), (inside, 3002)):
+        assert characters_in_messages({"messages": [{"role": "user", "content": [block]}]}) == weight
 
 
 def delta(index: int, **fields: Any) -> dict[str, Any]:
@@ -86,11 +95,13 @@ EVENTS: list[dict[str, Any]] = [
 
 
 def test_a_streamed_message_is_the_whole_one() -> None:
-    """Each event is a piece as it came; together they make the message that would have come without streaming."""
+    """Each event but the last is a piece as it came; together they make the message that would have come without
+    streaming."""
     fold = MessageEvents()
-    for event in EVENTS:
+    for event in EVENTS[:-1]:
         assert not fold.ended
         assert fold.feed(event) == event
+    assert fold.feed(EVENTS[-1]) is None
     assert fold.ended
     completion = read_message(fold.document(""), request(ASKED))
     assert completion.body == {
@@ -128,7 +139,7 @@ def test_what_is_said_again() -> None:
     said = list(events_of(answer))
 
     fold = MessageEvents()
-    for event in said:
+    for event in [*said, EVENTS[-1]]:
         fold.feed(event)
     assert fold.ended
     assert fold.document("") == answer
@@ -148,3 +159,23 @@ def test_arguments_that_broke_off() -> None:
     for event in EVENTS[:14]:
         fold.feed(event)
     assert fold.document("")["content"][2]["input"] == {}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "message_start", "message": []},
+        {"type": "content_block_start", "index": 0, "content_block": "text"},
+        delta(1, type="text_delta", text=None),
+        {"type": "content_block_delta", "index": 1, "delta": "text"},
+        {"type": "content_block_delta", "index": 7, "delta": {"type": "text_delta", "text": "x"}},
+        {"type": "message_delta", "delta": None},
+    ],
+)
+def test_odd_events_are_told_as_such(event: dict[str, Any]) -> None:
+    """They raise what providers take for an answer of a strange shape, before anything of them is handed on."""
+    fold = MessageEvents()
+    for each in EVENTS[:8]:
+        fold.feed(each)
+    with pytest.raises((TypeError, KeyError)):
+        fold.feed(event)

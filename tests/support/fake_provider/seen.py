@@ -32,6 +32,7 @@ class SeenCall:
     status: int | None = None
     outcome: str | None = None
     turns: tuple[tuple[str, str], ...] = ()
+    betas: str = ""
 
 
 class Seen:
@@ -65,6 +66,7 @@ class Seen:
             arrived_at=time.time(),
             body=_without_texts(asked.body),
             turns=tuple((role, text[:_TEXT]) for role, text in asked.turns),
+            betas=asked.betas,
         )
         with self._changed:
             self.total += 1

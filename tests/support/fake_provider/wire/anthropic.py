@@ -31,7 +31,8 @@ class AnthropicWire:
         key = request.headers.get("x-api-key") or request.headers.get("Authorization", "").removeprefix("Bearer ")
         turns = [(message["role"], text_of(message["content"])) for message in body["messages"]]
         system, stream = text_of(body.get("system")), bool(body.get("stream"))
-        return Asked(body["model"], system, said_by_user(turns), key, "", body, stream, tuple(turns[1:]))
+        betas = request.headers.get("anthropic-beta", "")
+        return Asked(body["model"], system, said_by_user(turns), key, "", body, stream, tuple(turns[1:]), betas)
 
     def objection(self, asked: Asked) -> Objection | None:
         for name in ("temperature", "top_p", "top_k"):

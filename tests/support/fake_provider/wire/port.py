@@ -22,6 +22,7 @@ class Asked:
     body: dict[str, Any]
     stream: bool = False
     turns: tuple[tuple[str, str], ...] = ()
+    betas: str = ""
 
 
 @dataclass(frozen=True, slots=True)
