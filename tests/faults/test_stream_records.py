@@ -104,7 +104,7 @@ def stored(storage: Storage) -> Stream:
 def failing(storage: Storage, plan: Plan) -> Any:
     """The storage, of which the plan spoils what is done with streams: the first operation adds the record, the second
     ends it."""
-    names = ("models", "prompts", "clients", "workers", "shared", "usage")
+    names = ("models", "prompts", "evaluators", "clients", "workers", "shared", "usage")
     ports = {name: getattr(storage, name) for name in names}
     return SimpleNamespace(**ports, streams=Faulty(storage, plan).streams)
 
