@@ -169,6 +169,17 @@ def test_a_stream_that_breaks_off(served: Served) -> None:
     assert 0 < len("".join(pieces)) < len(PLAIN_ANSWER)
 
 
+def test_a_provider_that_never_hangs_up(served: Served) -> None:
+    """The last event ends the answer: nobody waits for the end of the connection, and the record is whole."""
+    served.fake.add(Rule(fault("lingers")))
+    with client(served) as sdk, sdk.messages.stream(model=MODEL, max_tokens=9, messages=ASKED) as stream:
+        assert stream.get_final_text() == PLAIN_ANSWER
+        stream_id = stream.response.headers["x-stream-id"]
+    served.fake.seen.wait_until(lambda seen: seen.hung_up == 1, timeout=20)
+    record = served.replica.http.get(f"/stream/{stream_id}", headers=ADMIN).json()
+    assert (record["status"], record["responseData"]) == ("completed", {"content": PLAIN_ANSWER})
+
+
 def test_a_router_over_several_vendors(served: Served) -> None:
     """Models that cannot take a message are passed by, whichever is tried first; with none that can it is a 400."""
     for name, targets in (("mixed", ("OpenAI", "Gemini", MODEL)), ("others", ("OpenAI", "Gemini"))):

@@ -144,6 +144,8 @@ class Answering:
             if fault.kind == "truncated" and number == 3:
                 break
             await response.write(frame)
+        if fault.kind == "lingers":
+            await asyncio.Event().wait()
         await response.write_eof()
         return response
 

@@ -18,6 +18,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "drip": "the answer comes one byte every `seconds`",
         "cut": "the connection closes in the middle of the body",
         "broken_off": "a stream tells of an error in its middle; without streaming a plain answer",
+        "lingers": "a stream is whole, and its connection stays open; without streaming a plain answer",
         "truncated": "200 with half of the JSON body",
         "deep": "200 with a member whose lists are nested `levels` deep",
         "not_json": "200 with an HTML page",
