@@ -144,6 +144,8 @@ def test_errors_are_the_sdks_own(served: Served) -> None:
         ({"model": "none"}, anthropic.NotFoundError, "not_found_error", "none"),
         ({"messages": []}, anthropic.BadRequestError, "invalid_request_error", "messages"),
         ({"max_tokens": 0}, anthropic.BadRequestError, "invalid_request_error", "max_tokens"),
+        ({"extra_body": {"max_tokens": "50"}}, anthropic.BadRequestError, "invalid_request_error", "valid integer"),
+        ({"extra_body": {"temperature": "0.5"}}, anthropic.BadRequestError, "invalid_request_error", "valid number"),
         ({"model": "OpenAI"}, anthropic.BadRequestError, "invalid_request_error", "/v1/chat/completions"),
     ]
     for stream in (False, True):
