@@ -1,17 +1,18 @@
 """The optimizer, put together: what drives the runs of this replica, and what the API asks of it."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
 from engine.driving import Driver
 from engine.jobs.signals import JobSignals
 from engine.llm import JsonObject
+from engine.records.evaluations import Evaluation
 from engine.records.pinning import pinned
 from engine.records.runs import Run
 from engine.records.store import PromptStore, Storage
-from llm_optimizer.canaries import Canaries, build_canaries
-from llm_optimizer.evaluations import Evaluations, build_evaluations
+from engine.records.values import PromptFlow
+from llm_optimizer.canaries import build_canaries
+from llm_optimizer.evaluations import build_evaluations
 from llm_optimizer.proving import Proving
 from llm_optimizer.refinement import job_of
 from llm_optimizer.run_errand import RunErrand
@@ -22,6 +23,7 @@ from llm_optimizer.stored_subjects import StoredSubjects
 from llm_optimizer.strategies.registry import Strategies
 from llm_optimizer.subject import Subjects
 from llm_optimizer.withdrawal import OwnJobs
+from llm_optimizer.woken import Woken
 from utilities.clock import Clock
 from utilities.ids import ObjectIds
 
@@ -33,35 +35,30 @@ class Optimizer:
         self,
         tools: RunTools,
         searching: Searching,
-        driver: Driver[Run],
+        runs: Woken[Run],
         *,
         prompts: PromptStore,
-        signals: JobSignals,
-        others: tuple[Evaluations, Canaries],
+        evaluations: Woken[Evaluation],
+        canaries: Woken[PromptFlow],
     ) -> None:
         self._tools = tools
         self._prompts = prompts
         self._searching = searching
-        self._driver = driver
-        self._signals = signals
-        self._evaluations, self._canaries = others
-        self._unsubscribe: Callable[[], None] | None = None
+        self._runs = runs
+        self._evaluations = evaluations
+        self._canaries = canaries
 
     def start(self) -> None:
         """From now on the runs, evaluations and canaries that nobody else drives go on here."""
-        self._unsubscribe = self._signals.on_settled(self._on_settled)
-        self._driver.start()
+        self._runs.start()
         self._evaluations.start()
         self._canaries.start()
 
     def close(self) -> None:
         """Ends when the steps under way have ended."""
-        if self._unsubscribe is not None:
-            self._unsubscribe()
-        self._driver.close()
+        self._runs.close()
         self._evaluations.close()
         self._canaries.close()
-        self._searching.close()
 
     def begin(self, run: Run) -> Run:
         if run.search is not None:
@@ -72,19 +69,19 @@ class Optimizer:
         begun = replace(run, current_job_id=chosen, pins=pinned(found.values(), "initialWorkingPromptIds"))
         self._tools.runs.add(begun)
         self._tools.jobs.insert([job_of(begun, chosen, begun.metadata.created_at)])
-        self._driver.wake()
+        self._runs.wake()
         return begun
 
     def _begin_search(self, run: Run) -> Run:
         begun = self._searching.begun(run)
         self._tools.runs.add(begun)
-        self._driver.wake()
+        self._runs.wake()
         return begun
 
     def withdraw(self, run: Run) -> None:
         if run.withdrawal is not None:
             self._tools.jobs.withdraw_all(run, run.withdrawal, self._tools.clock.now())
-        self._driver.wake(run.id)
+        self._runs.wake(run.id)
 
     def promote(self, run: Run, *, by: str, force: bool) -> Run:
         return self._searching.promoted(run, by=by, force=force)
@@ -93,15 +90,10 @@ class Optimizer:
         return self._searching.report(run)
 
     def wake(self, run_id: str) -> None:
-        self._driver.wake(run_id)
+        self._runs.wake(run_id)
 
     def wake_evaluation(self, evaluation_id: str | None) -> None:
         self._evaluations.wake(evaluation_id)
-
-    def _on_settled(self, job_id: str) -> None:
-        run_id = self._tools.watch.tell(job_id)
-        if run_id is not None:
-            self._driver.wake(run_id)
 
 
 def build_searching(storage: Storage, tools: RunTools, subjects: Subjects | None = None) -> Searching:
@@ -135,5 +127,5 @@ def build_optimizer(
     driver = Driver(RunErrand(tools, searching), name="optimizer", owner=replica, clock=clock, lease=lease, poll=poll)
     evaluations = build_evaluations(storage, signals=signals, clock=clock, replica=replica, lease=lease, poll=poll)
     canaries = build_canaries(storage, signals=signals, clock=clock, replica=replica, lease=lease, poll=poll)
-    others = (evaluations, canaries)
-    return Optimizer(tools, searching, driver, prompts=storage.prompts, signals=signals, others=others)
+    runs = Woken(driver, tools.watch, signals, searching.close)
+    return Optimizer(tools, searching, runs, prompts=storage.prompts, evaluations=evaluations, canaries=canaries)

@@ -4,7 +4,7 @@ All that is stored are the pairs. What was asked for the jobs that are not among
 enough: a call that was made is found by its id.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -27,6 +27,7 @@ from llm_optimizer.pairing import Pairing, Standing
 from llm_optimizer.rollouts import is_awaited, job_of
 from llm_optimizer.run_tools import Watch
 from llm_optimizer.withdrawal import OwnJobs
+from llm_optimizer.woken import Woken
 from utilities.clock import Clock
 
 WINDOW = 40
@@ -161,32 +162,6 @@ def _with(canary: Canary, pairs: Sequence[Pair], passed: int) -> Canary:
     return replace(canary, pairs=(*canary.pairs, *pairs), passed=canary.passed + passed)
 
 
-class Canaries:
-    """Drives the flows that nobody else drives, from `start` to `close`."""
-
-    def __init__(self, tools: CanaryTools, driver: Driver[PromptFlow], signals: JobSignals) -> None:
-        self._tools = tools
-        self._driver = driver
-        self._signals = signals
-        self._unsubscribe: Callable[[], None] | None = None
-
-    def start(self) -> None:
-        self._unsubscribe = self._signals.on_settled(self._on_settled)
-        self._driver.start()
-
-    def close(self) -> None:
-        """Ends when the steps under way have ended."""
-        if self._unsubscribe is not None:
-            self._unsubscribe()
-        self._driver.close()
-        self._tools.measures.close()
-
-    def _on_settled(self, job_id: str) -> None:
-        flow_id = self._tools.watch.tell(job_id)
-        if flow_id is not None:
-            self._driver.wake(flow_id)
-
-
 def canary_tools(storage: Storage, signals: JobSignals, clock: Clock) -> CanaryTools:
     """As a process that has just started has them."""
     return CanaryTools(
@@ -202,8 +177,8 @@ def canary_tools(storage: Storage, signals: JobSignals, clock: Clock) -> CanaryT
 
 def build_canaries(
     storage: Storage, *, signals: JobSignals, clock: Clock, replica: str, lease: timedelta, poll: float
-) -> Canaries:
+) -> Woken[PromptFlow]:
     """`replica` names this process in leases; see Driver for `lease` and `poll`."""
     tools = canary_tools(storage, signals, clock)
     driver = Driver(CanaryErrand(tools), name="canaries", owner=replica, clock=clock, lease=lease, poll=poll)
-    return Canaries(tools, driver, signals)
+    return Woken(driver, tools.watch, signals, tools.measures.close)

@@ -102,6 +102,17 @@ class LookAtAll(Phase):
             state.finish = FinishReason.PERFECT
 
 
+def _take_in(state: State, items: list[Propose], answers: Answers) -> None:
+    """What new meta calls proposed, one text each, into the field."""
+    for item in items:
+        found = proposals(answers, item.key)
+        if found is None or item.serial in state.scratch["edited"]:
+            continue
+        state.scratch["edited"].append(item.serial)
+        made = [candidates.add(state, one, (item.parent,), item.kind.value) for one in found]
+        state.scratch["field"] += [child.id for child in made if child.rejected is None]
+
+
 class Edits(Phase):
     """The meta calls. `edited` has the serials that are answered."""
 
@@ -112,13 +123,7 @@ class Edits(Phase):
         return [item for item in self._all(state) if item.serial not in state.scratch["edited"]]
 
     def take(self, state: State, answers: Answers, /) -> None:
-        for item in self._all(state):
-            found = proposals(answers, item.key)
-            if found is None or item.serial in state.scratch["edited"]:
-                continue
-            state.scratch["edited"].append(item.serial)
-            made = [candidates.add(state, one, (item.parent,), ProposalKind.EDIT.value) for one in found]
-            state.scratch["field"] += [child.id for child in made if child.rejected is None]
+        _take_in(state, self._all(state), answers)
         if self.plan(state):
             return
         if not state.scratch["field"]:
@@ -161,13 +166,7 @@ class Paraphrases(Phase):
         return [item for item in self._all(state) if item.serial not in state.scratch["edited"]]
 
     def take(self, state: State, answers: Answers, /) -> None:
-        for item in self._all(state):
-            found = proposals(answers, item.key)
-            if found is None or item.serial in state.scratch["edited"]:
-                continue
-            state.scratch["edited"].append(item.serial)
-            made = [candidates.add(state, one, (item.parent,), item.kind.value) for one in found[:1]]
-            state.scratch["field"] += [child.id for child in made if child.rejected is None]
+        _take_in(state, self._all(state), answers)
         if not self.plan(state):
             _compete(state)
 
