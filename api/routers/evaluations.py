@@ -63,7 +63,8 @@ async def list_evaluation_results(evaluation_id: str, page: Paged, access: Acces
 async def compare_evaluations(
     evaluation_id: str, other_id: str, access: Accessed, cell: Cell = 0, other_cell: OtherCell = 0
 ) -> Response:
-    """Whether the other one's cell is really better than this one's, item by item. Both may be of one evaluation."""
+    """Whether the other one's cell is really better than this one's, item by item. Both may be of one evaluation, and
+    both have to have ended; of cancelled ones what was scored is compared."""
     editor = editor_of(await access.caller())
     sides = (evaluation_id, cell), (other_id, other_cell)
     return Json(comparison_to_wire(await access.call(access.services.data.evaluations.compare, editor, *sides)))

@@ -9,7 +9,7 @@ from api.services.job_drafts import Maker
 from api.services.job_edits import Editor
 from api.services.references import Catalogue, Wanted
 from api.services.versions import seen
-from engine.errors import InvalidField, MetasyncError, NotFound, UnknownReference
+from engine.errors import InvalidField, MetasyncError, NotFound, Refused, UnknownReference
 from engine.evaluation.answers import answer_of
 from engine.evaluation.statistics import LEVEL, Paired, paired, weighted_mean
 from engine.jobs.job import Job
@@ -156,9 +156,13 @@ class EvaluationService:
     def compare(self, editor: Editor, first: tuple[str, int], second: tuple[str, int]) -> Comparison:
         """Of cells, each the id of an evaluation and a number.
 
-        Raises NotFound, and InvalidField for no such cell and for evaluations of different items or by other metrics.
+        Raises NotFound, InvalidField for no such cell and for evaluations of different items or by other metrics, and
+        Refused while one of them runs: a verdict that is looked at until it pleases proves nothing.
         """
-        self._check_alike(self.get(editor, first[0]), self.get(editor, second[0]))
+        sides = self.get(editor, first[0]), self.get(editor, second[0])
+        self._check_alike(*sides)
+        for side in sides:
+            _check_ended(side)
         before, after = self._scores(editor, "cell", first), self._scores(editor, "otherCell", second)
         both = [item for item in before if item in after]
         if not both:
@@ -237,6 +241,12 @@ class EvaluationService:
         )
         self._wake(evaluation_id)
         return evaluation
+
+
+def _check_ended(evaluation: Evaluation) -> None:
+    if evaluation.status is EvaluationStatus.RUNNING:
+        far = f"{evaluation.done} of its {evaluation.units} answers are scored"
+        raise Refused(f"evaluation {evaluation.id} still runs, and {far}: compare when both have ended")
 
 
 def _unequal(weights: Sequence[float]) -> Sequence[float] | None:

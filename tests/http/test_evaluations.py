@@ -79,6 +79,8 @@ def test_from_a_dataset_to_a_verdict(shop: Shop) -> None:
     begun = begin(shop, maxParallel=50)
     assert (begun["status"], begun["total"], begun["done"], len(begun["cells"])) == ("RUNNING", 2 * ITEMS, 0, 2)
     assert_fits(begun, EvaluationResponse)
+    early = compared(shop, begun["evaluationId"], begun["evaluationId"], "?otherCell=1")
+    assert (early.status_code, f"0 of its {2 * ITEMS} answers" in early.json()["detail"]) == (400, True)
     shop.api.optimizer.start()
     done = driven(shop, begun)
     assert (done["status"], done["done"], done["failureReason"]) == ("COMPLETED", 2 * ITEMS, None)
