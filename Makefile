@@ -50,7 +50,7 @@ bench-optimizers: $(VENV)/.dev $(PACKAGES)/.done  ## compare our search strategi
 	@$(BIN)/python -m tests.benchmarks.optimizers --packages $(PACKAGES)/bin/python $(ARGS)
 
 fake-provider: $(VENV)/.dev  ## an OpenAI-compatible server that costs nothing, to try Metasync against
-	@echo "In another terminal: OPENAI_BASE_URL=http://127.0.0.1:8002/v1 make demo    (Ctrl-C here stops)"
+	@echo "The address below can be a model's endpoint. In another terminal: OPENAI_BASE_URL=<it> make demo    (Ctrl-C here stops)"
 	@$(BIN)/python -m tests.support.fake_provider $(or $(ARGS),--port 8002 --latency 300)
 
 bruno: $(BRUNO)

@@ -198,7 +198,7 @@ def _show(search: Search, provider: str, csv: bytes, given: argparse.Namespace) 
 
 def _stand(run: Json) -> str:
     best, spent = run["search"]["best"], run["processingMetrics"] or {}
-    score = "nothing scored yet" if best is None else f"best score {best:.3f}"
+    score = "nothing scored yet" if best is None else f"best on validation {best:.3f}"
     return f"{score}, {spent.get('totalTokens', 0):,} tokens"
 
 

@@ -171,6 +171,7 @@ def no_key(model: Model, key_name: str) -> ProviderRefusedKey:
     places = " or ".join(variables)
     keyring = f", or store it in the keyring under the service {model.service}" if model.service else ""
     return ProviderRefusedKey(
-        f"no key for model {model.name}: set the environment variable {places}{keyring}, then redrive the job",
+        f"no key for model {model.name}: set the environment variable {places}{keyring}; jobs that failed for it can "
+        "then be redriven",
         sent=False,
     )

@@ -191,7 +191,7 @@ class Streaming:
             except (ProviderRefusedKey, UnknownReference) as error:
                 missing.append(error)
         if not keys:
-            raise Refused(str(missing[0]).removesuffix(", then redrive the job"))
+            raise Refused(str(missing[0]))
         return _Question(named, [model for model in way if model.name in keys], keys, system)
 
     async def _run(self, live: Live, question: _Question) -> None:

@@ -85,7 +85,7 @@ class Explainer:
         candidates = [Candidate(worker, _reasons(worker, job, spent)) for worker in workers[:MOST_WORKERS]]
         later = job.due_at is not None and job.due_at > now
         ahead = self._queue.ahead_of(job, MOST_AHEAD)
-        reason, text = _later(job) if later else self._for_money(job, now) or _for_worker(candidates, ahead)
+        reason, text = _later(job) if later else self._for_money(job, now) or _for_worker(job, candidates, ahead)
         pause = self._pause(job)
         if pause is not None:
             in_line, told = reason == "in_line", _for_model(pause)
@@ -156,7 +156,7 @@ def _later(job: Job) -> tuple[str, str]:
     return "backing_off", f"It waits until {due} for its next {kind} after {failure.error_type}: {failure.message}"
 
 
-def _for_worker(candidates: Sequence[Candidate], ahead: int) -> tuple[str, str]:
+def _for_worker(job: Job, candidates: Sequence[Candidate], ahead: int) -> tuple[str, str]:
     if not candidates:
         return "no_worker", "It waits for a worker, and there is none: create one and start it."
     if any(not candidate.reasons for candidate in candidates):
@@ -165,7 +165,8 @@ def _for_worker(candidates: Sequence[Candidate], ahead: int) -> tuple[str, str]:
     stopped = [candidate for candidate in candidates if not _fits_when_started(candidate)]
     if len(stopped) < len(candidates):
         return "workers_stopped", "It waits for a worker: those that would take it are not running."
-    return "no_worker_fits", "It waits for a worker, and none of those that exist takes jobs like it."
+    like = f"of operation {job.operation} and model {job.model}"
+    return "no_worker_fits", f"It waits for a worker, and none of those that exist takes jobs like it, {like}."
 
 
 def _for_model(pause: Pause) -> str:
