@@ -27,7 +27,7 @@ def _rule(field: str, key: str, raw: str, right: str, wrong: str) -> Convention:
 
 
 CONVENTIONS = (
-    _rule("due", "a date in the form YYYY-MM-DD", "due on July {n}", "2026-07-{n}", "July {n}"),
+    _rule("due", "a date in the form YYYY-MM-DD", "due on July 4, 20{n}", "20{n}-07-04", "July 4, 20{n}"),
     _rule("total", "an amount with currency code and cents", "worth {n} euros", "EUR {n}.00", "{n} euros"),
     _rule("customer", "a customer code in capitals", "from Park number {n}", "PARK-{n}", "Park {n}"),
     _rule("weight", "a weight in grams", "weighing {n} kilos", "{n}000 g", "{n} kg"),

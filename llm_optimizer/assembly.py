@@ -15,6 +15,7 @@ from llm_optimizer.canaries import build_canaries
 from llm_optimizer.evaluations import build_evaluations
 from llm_optimizer.proving import Proving
 from llm_optimizer.refinement import job_of
+from llm_optimizer.report import prompts_to_show, report_of
 from llm_optimizer.run_errand import RunErrand
 from llm_optimizer.run_tools import RunTools, Watch
 from llm_optimizer.search_store import StateStore
@@ -87,7 +88,12 @@ class Optimizer:
         return self._searching.promoted(run, by=by, force=force)
 
     def report(self, run: Run) -> JsonObject:
-        return self._searching.report(run)
+        if run.search is not None:
+            return self._searching.report(run)
+        names = prompts_to_show(run)
+        kept = {name: str(run.pins[name]["text"]) for name in names if name in run.pins}
+        found = self._prompts.get_many([name for name in names if name not in kept])
+        return report_of(run, prompts={**kept, **{name: prompt.text for name, prompt in found.items()}})
 
     def wake(self, run_id: str) -> None:
         self._runs.wake(run_id)

@@ -118,7 +118,10 @@ class Desk:
         known = {job_id: job for job_id, job in self._jobs.items() if self._counts(job_id, job)}
         order = [*self._late, *self._left]
         items = [self._open[key] for key in order]
-        grants = self._till.granted(items, lambda item: self._asking.standing(item, known), self._taken())
+        fewest = 2 if pairs and not self._late else 1
+        grants = self._till.granted(
+            items, lambda item: self._asking.standing(item, known), self._taken(), fewest=fewest
+        )
         if pairs:
             begun = min(len(grants), len(self._late))
             grants = grants[: begun + (len(grants) - begun) // 2 * 2]

@@ -1,26 +1,42 @@
 """What a run has found, as plain JSON under wire names: pure. Everything in it is bounded."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import orjson
 
 from engine.jobs.job import Totals
 from engine.llm import JsonObject
 from engine.records.runs import Run
-from llm_optimizer.search import FIRST, WINNER, Search
+from llm_optimizer.search import FIRST, WINNER, Search, mean_of
 from llm_optimizer.strategies import combos, pool
 from llm_optimizer.strategies.interface import Candidate, State
 from llm_optimizer.subject import Example, Subject
 
 MOST_CANDIDATES = 500
 MOST_ITEMS = 300
+MOST_ANCESTORS = 30
+MOST_PROMPTS = 50
 LONGEST_TEXT = 20_000
 LONGEST_FIELD = 500
 
 
-def report_of(run: Run, search: Search | None = None, subject: Subject | None = None) -> JsonObject:
-    """`search` is given for a run with a dataset, `subject` too unless something that it was about is gone."""
+def prompts_to_show(run: Run) -> list[str]:
+    """The ids of the prompts of a refinement, in the order in which they came up."""
+    steps = [one for each in run.model_runs for one in each.iterations]
+    used = [name for one in steps for name in (one.working_prompt_id, one.suggested_prompt_id) if name is not None]
+    return list(dict.fromkeys(used))[:MOST_PROMPTS]
+
+
+def report_of(
+    run: Run,
+    search: Search | None = None,
+    subject: Subject | None = None,
+    prompts: Mapping[str, str] | None = None,
+) -> JsonObject:
+    """`search` is given for a run with a dataset, `subject` too unless something that it was about is gone.
+
+    `prompts` are the texts of a refinement, those of `prompts_to_show` that exist.
+    """
     head: JsonObject = {
         "runId": run.id,
         "status": run.status,
@@ -30,7 +46,9 @@ def report_of(run: Run, search: Search | None = None, subject: Subject | None = 
         "total": _totals(run.totals),
     }
     if search is None:
-        return {**head, "kind": "refinement", "models": [_model(run, place) for place in range(len(run.model_runs))]}
+        texts = {name: _cut(text, LONGEST_TEXT) for name, text in (prompts or {}).items()}
+        models = [_model(run, place) for place in range(len(run.model_runs))]
+        return {**head, "kind": "refinement", "models": models, "prompts": texts}
     return {**head, "kind": "search", **_searched(run, search, subject)}
 
 
@@ -48,11 +66,13 @@ def _searched(run: Run, search: Search, subject: Subject | None) -> JsonObject:
         "best": progress.best,
         "points": search.points,
         "candidates": _candidates(search),
+        "ancestry": [one.id for one in _ancestry(search)],
         "first": _cut(search.setup.prompt, LONGEST_TEXT),
         "winner": _cut(search.winner or _leading(search), LONGEST_TEXT),
         "winnerPromptId": progress.winner_id,
         "winnerModels": None if subject is None else _models(search, subject),
         "combinations": [] if subject is None else _combinations(search, subject),
+        "holdout": _holdout(search),
         "items": _items(search, {} if subject is None else subject.examples),
     }
 
@@ -93,10 +113,26 @@ def _candidates(search: Search) -> list[JsonObject]:
     state = search.state
     if state is None:
         return [{"id": FIRST, "parents": [], "kind": "seed", "step": 0, "score": search.baseline}]
-    return [_candidate(state, one) for one in list(state.candidates.values())[:MOST_CANDIDATES]]
+    shown = list(state.candidates.values())[:MOST_CANDIDATES]
+    whole = {one.id for one in (shown if len(state.candidates) <= MOST_PROMPTS else _ancestry(search))}
+    return [_candidate(state, one, LONGEST_TEXT if one.id in whole else LONGEST_FIELD) for one in shown]
 
 
-def _candidate(state: State, one: Candidate) -> JsonObject:
+def _ancestry(search: Search) -> list[Candidate]:
+    """From the first prompt to the best one, by the first parent of each; the nearest where there are too many."""
+    state = search.state
+    if state is None:
+        return []
+    best = search.winner or _leading(search)
+    at = next((one for one in state.candidates.values() if one.text == best), None)
+    line: list[Candidate] = []
+    while at is not None and len(line) < MOST_ANCESTORS:
+        line.append(at)
+        at = state.candidates.get(at.parents[0]) if at.parents else None
+    return line[::-1]
+
+
+def _candidate(state: State, one: Candidate, longest: int) -> JsonObject:
     return {
         "id": one.id,
         "parents": list(one.parents),
@@ -106,8 +142,16 @@ def _candidate(state: State, one: Candidate) -> JsonObject:
         "scored": len(pool.values(state, one.id, state.setup.validation)),
         "rejected": one.rejected,
         "rationale": _cut(one.rationale, LONGEST_FIELD),
-        "text": _cut(one.text, LONGEST_TEXT if len(state.candidates) <= 50 else LONGEST_FIELD),
+        "text": _cut(one.text, longest),
     }
+
+
+def _holdout(search: Search) -> JsonObject:
+    """The mean scores of both prompts on the examples that the search never saw and on which both have one."""
+    scores = {name: search.holdout.get(key, {}) for name, key in (("first", FIRST), ("winner", WINNER))}
+    both = {one for one in search.split.holdout if all(each.get(one) is not None for each in scores.values())}
+    shared = {name: {one: each[one] for one in sorted(both)} for name, each in scores.items()}
+    return {name: mean_of(each, search.weights) for name, each in shared.items()}
 
 
 def _items(search: Search, examples: Mapping[str, Example]) -> list[JsonObject]:
@@ -131,7 +175,7 @@ def _item(example: Example | None, name: str, before: float | None, after: float
 def _shown(value: Any) -> str | None:
     if value is None:
         return None
-    text = value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return _cut(text, LONGEST_FIELD)
 
 

@@ -157,11 +157,16 @@ class Till:
         answer = self._reserve.answer(spec, brief=False) if job.most_output is None else job.most_output
         return replace(self._reserve.most(spec, answer).times(untold + lost), calls=lost)
 
-    def granted(self, items: Sequence[Asked], standing: Callable[[Asked], Standing], taken: Need) -> list[Grant]:
-        """What the items may take, from the first one on as many as fit together after `taken`."""
+    def granted(
+        self, items: Sequence[Asked], standing: Callable[[Asked], Standing], taken: Need, *, fewest: int = 1
+    ) -> list[Grant]:
+        """What the items may take, from the first one on as many as fit together after `taken`.
+
+        On terms on which `fewest` of them fit; fewer than those are of no use.
+        """
         for terms in _TERMS:
             grants = self._fitting(items, standing, self._used + taken, terms)
-            if grants:
+            if len(grants) >= fewest:
                 return grants
         return []
 

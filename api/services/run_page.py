@@ -1,15 +1,12 @@
 """A run's report as one HTML page that loads nothing and runs nothing: pure."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from api.services.run_differences import ancestry, difference, suggestions
 from api.services.run_plots import family_tree, score_over_spend
-
-MOST_WORDS = 6_000
-"""Of a text that is compared word by word; longer ones are compared line by line."""
 
 _VERDICTS = {
     "promoted": "The new prompt is proven better, and published.",
@@ -38,8 +35,10 @@ th{color:#5b6674;font-weight:600}tr{border-bottom:1px solid #eef1f4}td.n{text-al
 pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f6f8fa;padding:.8rem;border-radius:.4rem}
 ins{background:#d3f2d9;text-decoration:none}del{background:#fbd5d5}
 .verdict{font-size:1.1rem;padding:.6rem .9rem;background:#eef4fb;border-left:4px solid #1f5fa8}
+.facts{width:auto}.facts td:first-child{color:#5b6674}
 span{white-space:nowrap}.win{color:#2b8a3e}.loss{color:#c92a2a}.muted{color:#5b6674}svg{max-width:100%;height:auto}
-td{overflow-wrap:anywhere}
+td{overflow-wrap:anywhere}details{margin:.6rem 0}summary{cursor:pointer}
+@media (max-width:40rem){td,th{padding:.25rem .3rem}body{font-size:14px}}
 """
 
 
@@ -65,26 +64,34 @@ def _search(report: Mapping[str, Any]) -> Iterable[str]:
     if verdict is not None:
         why = _REASONS.get(str(reason), str(reason))
         yield f'<p class="verdict">{_text(_VERDICTS[str(verdict)])} The search ended because {_text(why)}.</p>'
-    yield _table((), _facts(report))
-    yield from _test(report["numbers"].get("test"))
+    rows = "".join(f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in _facts(report))
+    yield f'<table class="facts">{rows}</table>'
+    yield from _test(report["numbers"].get("test"), undecided=verdict == "not_proven")
     yield from _combinations(report["combinations"])
     yield from _plot("Score over spend", score_over_spend(report["points"], report["baseline"]))
     yield from _plot("Family tree", family_tree(report["candidates"], report["winner"]))
     yield "<h2>What changed in the prompt</h2>"
     yield f"<pre>{difference(report['first'], report['winner'])}</pre>"
+    yield from ancestry(report["candidates"], report["ancestry"])
     yield from _items(report["items"])
     yield from _candidates(report["candidates"])
 
 
-def _facts(report: Mapping[str, Any]) -> list[Sequence[Any]]:
-    return [
+def _facts(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    kept_back = report["holdout"]
+    rows = [
         ("Strategy", report["strategy"]),
-        ("Steps", report["steps"]),
-        ("Score of the first prompt (validation)", _score(report["baseline"])),
-        ("Best score (validation)", _score(report["best"])),
-        ("Prompts tried", len(report["candidates"])),
         ("Models", _models(report["winnerModels"])),
+        ("Prompts tried", len(report["candidates"])),
+        ("Steps", report["steps"]),
+        ("Score while searching (validation)", _change(report["baseline"], report["best"])),
+        ("Score on unseen examples (holdout)", _change(kept_back["first"], kept_back["winner"])),
     ]
+    return [row for row in rows if row[1] != ""]
+
+
+def _change(before: float | None, after: float | None) -> str:
+    return " → ".join(_score(each) for each in (before, after) if each is not None)
 
 
 def _models(found: Mapping[str, Any] | None) -> str:
@@ -107,19 +114,25 @@ def _combination(row: Mapping[str, Any]) -> Sequence[Any]:
     return _models(row), _score(row["score"]), row["rollouts"], cost, "yes" if row["left"] else "no"
 
 
-def _test(test: Mapping[str, Any] | None) -> Iterable[str]:
+def _test(test: Mapping[str, Any] | None, *, undecided: bool) -> Iterable[str]:
     if test is None:
         return
     yield "<h2>The proof on examples that the search never saw</h2>"
-    looks = int(test.get("looks", 1))
-    level = f" It had to be below {test['level']:.4f}: {looks} runs looked at these examples." if looks > 1 else ""
-    times = int(test.get("judgements", 1))
-    repeated = f" The judge was asked {times} times about each answer, as it wavers." if times > 1 else ""
-    enough = "" if test["enough"] is None else f" About {test['enough']} pairs decide about a gain of this size."
+    looks, times = int(test.get("looks", 1)), int(test.get("judgements", 1))
+    wins, losses = int(test["wins"]), int(test["losses"])
+    told = [
+        f"{wins} better, {losses} worse, {int(test['count']) - wins - losses} equal.",
+        f"A gain this high would come by luck with a probability of p&nbsp;=&nbsp;{test['p']:.4f}.",
+    ]
+    if looks > 1:
+        told.append(f"It had to be below {test['level']:.4f}, since {looks} runs have looked at these examples.")
+    if times > 1:
+        told.append(f"The judge was asked {times} times about each answer, as it wavers.")
+    if undecided and test["enough"] is not None:
+        told.append(f"If the gain is real, about {test['enough']} examples would prove it four times in five.")
     yield (
-        f"<p>Mean gain <strong>{test['mean']:+.3f}</strong> over {_text(test['count'])} pairs, 95&nbsp;% interval "
-        f"{test['low']:+.3f} to {test['high']:+.3f}, probability by luck p&nbsp;=&nbsp;{test['p']:.4f}; "
-        f"{_text(test['wins'])} better, {_text(test['losses'])} worse.{_text(level + repeated + enough)}</p>"
+        f"<p>Mean gain <strong>{test['mean']:+.3f}</strong> over {_text(test['count'])} examples, "
+        f"95&nbsp;% interval {test['low']:+.3f} to {test['high']:+.3f}: {' '.join(told)}</p>"
     )
 
 
@@ -162,6 +175,7 @@ def _refinement(report: Mapping[str, Any]) -> Iterable[str]:
         ]
         yield f"<h2>{_text(each['model'])}</h2>"
         yield _table(("Iteration", "Status", "Score", "Prompt", "Suggested"), rows)
+        yield from suggestions(each["iterations"], report["prompts"])
 
 
 def _spent(report: Mapping[str, Any]) -> Iterable[str]:
@@ -198,22 +212,6 @@ def _row(row: Sequence[Any], raw_last: bool) -> str:
         cells[-1] = str(row[-1])
     marked = (f"<td{_NUMERIC if _NUMBER.fullmatch(cell) else ''}>{cell}</td>" for cell in cells)
     return f"<tr>{''.join(marked)}</tr>"
-
-
-def difference(before: str, after: str) -> str:
-    """`after` as HTML, with what is new and what is gone marked."""
-    pieces = [re.findall(r"\s+|[^\s]+", text) for text in (before, after)]
-    if max(map(len, pieces)) > MOST_WORDS:
-        pieces = [text.splitlines(keepends=True) for text in (before, after)]
-    old, new = pieces
-    marked = []
-    for kind, start, end, from_, to in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        gone, come = _text("".join(old[start:end])), _text("".join(new[from_:to]))
-        if kind == "equal":
-            marked.append(gone)
-        else:
-            marked += [f"<del>{gone}</del>" if gone else "", f"<ins>{come}</ins>" if come else ""]
-    return "".join(marked)
 
 
 def _text(value: Any) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _SIZE = (8.0, 3.2)
-_ACCENT, _MUTED, _GOOD = "#1f5fa8", "#9aa4b0", "#2b8a3e"
+_MOST_NAMED = 25
+_ACCENT, _MUTED, _GOOD, _DARK = "#1f5fa8", "#9aa4b0", "#2b8a3e", "#5b6674"
 
 
 def score_over_spend(points: Sequence[Mapping[str, Any]], baseline: float | None) -> str | None:
@@ -37,6 +38,8 @@ def family_tree(candidates: Sequence[Mapping[str, Any]], winner: str) -> str | N
                 axes.plot(*zip(at[parent], at[one["id"]], strict=True), color=_MUTED, linewidth=1, zorder=1)
     for one in (one for one in candidates if one["id"] in at):
         axes.scatter(*at[one["id"]], color=_colour(one, winner), s=60 if one.get("text") == winner else 30, zorder=2)
+    for one in (one for one in candidates if one["id"] in at and len(at) <= _MOST_NAMED):
+        axes.annotate(one["id"], at[one["id"]], textcoords="offset points", xytext=(4, 5), fontsize=8, color=_DARK)
     axes.set_xlabel("step that made it")
     axes.set_ylabel("mean score")
     axes.set_ylim(-0.02, 1.05)

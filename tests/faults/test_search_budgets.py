@@ -172,6 +172,18 @@ def test_a_budget_is_used(storage: Storage, budget: RunBudget, judged: bool) -> 
     assert cap * 4 / 5 <= used <= cap
 
 
+@pytest.mark.parametrize(("judged", "least", "pair"), [(False, 60, 2), (True, 93, 4)])
+def test_a_proof_uses_the_last_calls(storage: Storage, judged: bool, least: int, pair: int) -> None:
+    """Where a budget is too small for the whole holdout, fewer calls are left in the end than one more pair takes."""
+    for calls in range(least, least + 8):
+        toy = Toy(examples=60, judged=judged, limit=100)
+        bench, run = searched(storage, toy, RunBudget(calls=calls))
+        assert run.progress is not None
+        numbers = run.progress.numbers
+        assert 0 < numbers["test"]["count"] < numbers["examples"]["holdout"]
+        assert calls - bench.taken.calls < pair
+
+
 def test_the_deadline_ends_what_is_in_flight(storage: Storage) -> None:
     """When the time is over, jobs that wait and jobs that are worked on are withdrawn, and none is made any more."""
     clock = LeapingClock()

@@ -3,11 +3,14 @@
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.jobs.job import Job
+from engine.jobs.outcome import Completed
 from tests.http.test_runs import body
 from tests.support.api import running_api
 from tests.support.backends import SQLITE, Servers, fresh_database
@@ -92,6 +95,22 @@ def test_the_report_tells_what_was_found(shop: Shop, toy: Toy) -> None:
     assert EVIL in report["winner"]
 
 
+def test_the_report_tells_how_the_best_prompt_came_about(shop: Shop, toy: Toy) -> None:
+    """Version by version from the first prompt to the best one, each beside its parent; and what it is worth unseen."""
+    run_id = ended(shop, toy)
+    report = shop.call("GET", f"/runs/{run_id}/report").json()
+    known = {one["id"]: one for one in report["candidates"]}
+    line = [known[name] for name in report["ancestry"]]
+    assert len(line) > 2
+    assert (line[0]["text"], line[-1]["text"]) == (report["first"], report["winner"])
+    assert all(before["id"] == after["parents"][0] for before, after in pairwise(line))
+    gain = report["holdout"]["winner"] - report["holdout"]["first"]
+    assert gain == pytest.approx(report["numbers"]["test"]["mean"])
+    page = shop.call("GET", f"/runs/{run_id}/report?format=html").text
+    assert page.count("<details>") == len(line) - 1
+    assert f"{line[-1]['id']}, edited from {line[-2]['id']}" in page
+
+
 class Reader(HTMLParser):
     """What a page would run or load."""
 
@@ -130,6 +149,27 @@ def test_a_plain_run_has_a_report_too(shop: Shop) -> None:
     assert (report.status_code, report.json()["kind"]) == (200, "refinement")
     assert shop.call("GET", f"/runs/{run_id}/report?format=html").status_code == 200
     assert shop.call("GET", f"/runs/{'0' * 24}/report").status_code == 404
+
+
+def test_a_plain_runs_report_shows_what_each_iteration_changed(shop: Shop) -> None:
+    """The texts of its prompts, also of one that was deleted since it began; the page marks the differences."""
+    run = shop.call("POST", "/runs", body(shop, maxIterations=2)).json()
+
+    def suggest_more(job: Job) -> Completed:
+        draft = {"name": "better", "type": "SYSTEM", "status": "DRAFT", "prompt": f"More {job.id}.", "isPublic": False}
+        made = shop.call("POST", "/prompts", draft).json()["promptId"]
+        return Completed(result={"text": "a"}, eval_result={"score": 0.5}, suggested_prompt_id=made)
+
+    Bench(shop.api.storage, shop.api.storage, client_id=shop.client_id).stepped(run["runId"], play=suggest_more)
+    [first] = run["initialWorkingPromptIds"]
+    text = shop.call("GET", f"/prompts/{first}").json()["prompt"]
+    assert shop.call("DELETE", f"/prompts/{first}").status_code == 204
+    report = shop.call("GET", f"/runs/{run['runId']}/report").json()
+    steps = report["models"][0]["iterations"]
+    assert report["prompts"][first] == text
+    assert [report["prompts"][one["suggestedPromptId"]] for one in steps] == [f"More {one['jobId']}." for one in steps]
+    page = shop.call("GET", f"/runs/{run['runId']}/report?format=html").text
+    assert f"<ins>{steps[-1]['jobId']}.</ins>" in page
 
 
 def test_a_proven_winner_is_promoted_when_asked(shop: Shop, toy: Toy) -> None:
