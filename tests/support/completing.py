@@ -153,19 +153,22 @@ class Completing:
 
 
 class LeapingClock(SystemClock):
-    """The system's clock, for which the time of a pause passes at once."""
+    """The system's clock, for which the time of a pause passes at once. One that is `stopped` moves by leaps alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stopped: bool = False) -> None:
         self._ahead = 0.0
+        self._stopped_at = (super().now(), super().monotonic()) if stopped else None
 
     def leap(self, seconds: float) -> None:
         self._ahead += seconds
 
     def now(self) -> datetime:
-        return super().now() + timedelta(seconds=self._ahead)
+        at = super().now() if self._stopped_at is None else self._stopped_at[0]
+        return at + timedelta(seconds=self._ahead)
 
     def monotonic(self) -> float:
-        return super().monotonic() + self._ahead
+        at = super().monotonic() if self._stopped_at is None else self._stopped_at[1]
+        return at + self._ahead
 
 
 @contextmanager
