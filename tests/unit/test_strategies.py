@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from engine.errors import InvalidField, StorageCorrupt, UnknownReference
 from llm_optimizer.strategies import beam_selection, combos
-from llm_optimizer.strategies.interface import Candidate, Compare, Evaluate, FinishReason, Propose, Setup, State
+from llm_optimizer.strategies.interface import (
+    Candidate,
+    Compare,
+    Evaluate,
+    FinishReason,
+    Propose,
+    Proposed,
+    Setup,
+    State,
+)
 from llm_optimizer.strategies.registry import BUILT_IN, Strategies, built_in
 from llm_optimizer.strategies.state_codec import from_document, to_document
 from tests.support.searching import Toy, search, through_json
@@ -228,6 +237,16 @@ class TestBeam:
         assert len(tried) <= 8
 
 
+class OneRule(Toy):
+    """Arm 1 finds one rule and no other."""
+
+    def _proposed(self, state: State, item: Propose) -> Proposed:
+        made = super()._proposed(state, item)
+        if item.arm != 1 or "rule-" not in state.candidates[item.parent].text:
+            return made
+        return replace(made, proposals=tuple(replace(one, text=f"{one.rationale} please") for one in made.proposals))
+
+
 class TestCombos:
     """Successive halving over combinations of models."""
 
@@ -242,6 +261,19 @@ class TestCombos:
         assert sorted(spent[arm] for arm in "023")[:2] == [60, 60]
         asked = [item.key for item in driven.items if isinstance(item, Propose)]
         assert len(asked) == len(set(asked))
+
+    def test_models_are_told_apart_by_one_prompt(self) -> None:
+        """An arm whose search had no luck survives for what it makes of the leader's prompt, and goes on from that: a
+        model is worth what it does with the same prompt. In pieces and through JSON it ends the same."""
+        setup = setup_of({"rung": 60}, arms=4, rollouts=1200)
+        world = OneRule(handicap=(0.6, 0.0, 0.6, 0.6))
+        driven = search(built_in("combos"), setup, world, rollouts=1200)
+        best = built_in("combos").best(driven.state)
+        rules = set(driven.state.candidates[best.candidate].text.split()) & {f"rule-{place}" for place in range(10)}
+        assert (best.arm, len(rules) > 1) == (1, True)
+        assert [one.id.partition(".")[0] for one in driven.state.candidates.values() if one.kind == "adopted"] == ["1"]
+        pieces = search(built_in("combos"), setup, world, rollouts=1200, at_once=7, between=through_json)
+        assert by_id(pieces.state)["candidates"] == by_id(driven.state)["candidates"]
 
     def test_own_judges_do_not_rank(self) -> None:
         """Arms search by their own judges, whose scores decide nothing between arms: who is liked by a lenient one
