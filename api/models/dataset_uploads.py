@@ -152,6 +152,10 @@ def _header(cells: Sequence[str]) -> list[str]:
     names = [cell.strip() for cell in cells]
     if "" in names or len(set(names)) < len(names):
         raise InvalidField("body", "line 1: every column needs a name of its own")
+    answers = next((name for name in names if name != "expected" and name.lower() == "expected"), None)
+    if answers is not None:
+        reason = f"line 1: column {answers} would be a field of the input, and so tell the answer: write it expected"
+        raise InvalidField("body", reason)
     if not set(names) - {"id", "expected", "tags", "weight"}:
         raise InvalidField("body", "line 1: no column is named input, and none holds a field of it")
     return names

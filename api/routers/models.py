@@ -73,6 +73,7 @@ async def delete_model(model_id: str, access: Accessed) -> Response:
 
 @administration.post("/{model_id}/test", response_model=ModelTestResponse)
 async def test_model(model_id: str, access: Accessed) -> Response:
-    """Makes one tiny call to the model, which costs what it costs, and says what happened: 200 also when it failed."""
+    """Makes one tiny call to the model and says what happened: 200 also when it failed. It costs what it costs, and is
+    in no client's usage."""
     model, trial = await access.services.model_trials.run(model_id)
     return Json(trial_to_wire(model, trial))

@@ -17,7 +17,8 @@ _CSV = {"content": {"text/csv": {"schema": {"type": "string"}}}}
 
 @router.get("", response_model=UsageResponse, responses={200: _CSV})
 async def show_usage(query: Asked, form: Formatted, page: Paged, access: Accessed) -> Response:
-    """Calls, tokens and costs of every attempt, by day, client, model and operation; deleted jobs' too."""
+    """Calls, tokens and costs of every attempt, by day, client, model and operation; deleted jobs' too.
+    Trials of models (POST /models/{model_id}/test) are nobody's, and are not in it."""
     visible_to = (await access.caller()).visible_to
     found = await access.call(access.services.usage.page, query, visible_to, page)
     if form is Format.CSV:

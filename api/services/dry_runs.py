@@ -10,7 +10,17 @@ from api.services.job_drafts import Maker
 from engine.evaluation.answers import answer_of
 from engine.evaluation.judging import JudgeCall, judge_calls, judged
 from engine.evaluation.measures import Measures
-from engine.evaluation.values import JUDGES, Measured, Metric, Outcome, Sample, Unscored, combined
+from engine.evaluation.values import (
+    JUDGES,
+    Measured,
+    Metric,
+    Outcome,
+    Sample,
+    Unscored,
+    combined,
+    complete,
+    settled_by,
+)
 from engine.jobs.job import DEFAULT_MAX_ATTEMPTS, Job, Totals
 from engine.jobs.states import JobState
 from engine.llm import JsonObject, ResponseFormat
@@ -94,12 +104,11 @@ class DryRuns:
             if worked.status is not JobState.PROCESSED:
                 return Tried(outcome=Unscored(_why(worked)))
             sample = replace(sample, output=answer_of(worked.response_data))
-        plain = await self._gate(self._measures.measured, evaluator.metrics, sample)
-        by_name = {each.metric.name: each for each in plain}
+        known = await self._gate(self._measures.measured, evaluator.metrics, sample)
         for metric in evaluator.metrics:
-            if metric.kind in JUDGES:
-                by_name[metric.name] = Measured(metric, await _judged(evaluator, metric, sample, call))
-        measured = tuple(by_name[metric.name] for metric in evaluator.metrics)
+            if metric.kind in JUDGES and settled_by(known) is None:
+                known.append(Measured(metric, await _judged(evaluator, metric, sample, call)))
+        measured = complete(evaluator.metrics, known)
         return Tried(outcome=combined(measured), output=sample.output, measured=measured)
 
 

@@ -67,6 +67,8 @@ class EvaluatorService:
     def check(self, metrics: Sequence[Metric], maker: Maker) -> None:
         """Raises InvalidField that names the metric's parameter, and UnknownReference for a judge's model."""
         names = [metric.name for metric in metrics]
+        if not any(metric.counts for metric in metrics):
+            raise InvalidField("metrics", "every weight is 0 and none is hard: whatever is answered would score 1")
         for place, metric in enumerate(metrics):
             if metric.name in names[:place]:
                 raise InvalidField(f"metrics[{place}].name", f"{metric.name!r} is there already")

@@ -157,15 +157,15 @@ def _later(job: Job) -> tuple[str, str]:
 
 
 def _for_worker(job: Job, candidates: Sequence[Candidate], ahead: int) -> tuple[str, str]:
+    like = f"of operation {job.operation} and model {job.model}"
     if not candidates:
-        return "no_worker", "It waits for a worker, and there is none: create one and start it."
+        return "no_worker", f"It waits for a worker that takes jobs {like}, and there is none: create one and start it."
     if any(not candidate.reasons for candidate in candidates):
         turn = f"{'at least ' if ahead >= MOST_AHEAD else ''}{ahead} of the same client's jobs go first"
         return "in_line", f"It is due and a running worker takes jobs like it; {turn}."
     stopped = [candidate for candidate in candidates if not _fits_when_started(candidate)]
     if len(stopped) < len(candidates):
-        return "workers_stopped", "It waits for a worker: those that would take it are not running."
-    like = f"of operation {job.operation} and model {job.model}"
+        return "workers_stopped", f"It waits for a worker: those that would take jobs {like} are not running."
     return "no_worker_fits", f"It waits for a worker, and none of those that exist takes jobs like it, {like}."
 
 

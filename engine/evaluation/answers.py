@@ -9,7 +9,7 @@ import orjson
 
 from utilities.json_repair import strict_json
 
-_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,4})?")
+_NUMBER = re.compile(r"(?:(?<!\w)[-+])?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,4})?")
 _LONGEST_SHOWN = 200
 
 MISSING = object()
@@ -35,13 +35,20 @@ def as_json(value: Any) -> Any:
     return strict_json(value) if isinstance(value, str) else value
 
 
+Steps = tuple[str, ...]
+"""The way to a field: names of fields and places in lists, in which dots are letters like others."""
+
+
 def at(value: Any, path: str | None) -> Any:
     """What lies at a dotted path, list places by their number; MISSING where it leads nowhere. None: `value` itself."""
-    if path is None:
-        return value
-    found = _parsed(value)
-    for part in path.split("."):
-        found = _child(found, part)
+    return value if path is None else along(value, tuple(path.split(".")))
+
+
+def along(value: Any, steps: Steps) -> Any:
+    """What lies at the end of `steps`; MISSING where they lead nowhere."""
+    found = _parsed(value) if steps else value
+    for step in steps:
+        found = _child(found, step)
     return found
 
 
@@ -60,18 +67,18 @@ def _child(value: Any, part: str) -> Any:
     return MISSING
 
 
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """What has no fields of its own, by dotted path: scalars, and lists and objects that are empty."""
+def leaves(value: Any, steps: Steps = ()) -> Iterator[tuple[Steps, Any]]:
+    """What has no fields of its own, with the way to it: scalars, and lists and objects that are empty."""
     branches: Iterator[tuple[Any, Any]] | None = None
     if isinstance(value, dict) and value:
         branches = iter(value.items())
     elif isinstance(value, list) and value:
         branches = iter(enumerate(value))
     if branches is None:
-        yield path, value
+        yield steps, value
         return
     for key, child in branches:
-        yield from leaves(child, f"{path}.{key}" if path else str(key))
+        yield from leaves(child, (*steps, str(key)))
 
 
 def number_of(value: Any) -> float | None:

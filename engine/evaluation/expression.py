@@ -89,5 +89,12 @@ def _outcome_of(result: Any) -> Outcome:
         return Value(score=1.0) if result else Value(score=0.0, feedback="the expression is false")
     if isinstance(result, int | float) and 0 <= result <= 1:
         return Value(score=float(result), feedback=None if result == 1 else f"the expression is {result:.6g}")
-    kind = f"{result:.6g}" if isinstance(result, int | float) else type(result).__name__
+    kind = _number_shown(result) if isinstance(result, int | float) else type(result).__name__
     return Errored(f"the expression gave {kind}: it has to give true, false or a number from 0 to 1")
+
+
+def _number_shown(number: int | float) -> str:
+    try:
+        return f"{number:.6g}"
+    except OverflowError:
+        return "a number beyond all bounds"

@@ -74,11 +74,13 @@ def _schema_problem(parameters: JsonObject) -> str | None:
 
 @lru_cache(maxsize=_MOST_COMPILED)
 def _compiled(text: bytes) -> "Validator":
-    from jsonschema import Draft202012Validator  # noqa: PLC0415 - as above
+    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 - as above
     from jsonschema.validators import validator_for  # noqa: PLC0415
     from referencing import Registry  # noqa: PLC0415
 
     schema = orjson.loads(text)
+    if not isinstance(schema.get("$schema", ""), str):
+        raise SchemaError("is no text", path=["$schema"])
     kind = validator_for(schema, default=Draft202012Validator)
     kind.check_schema(schema)
     # An empty registry: the default one fetches references from the network.

@@ -125,9 +125,10 @@ class _Question:
 def _call(metric: Metric, question: _Question) -> JudgeCall:
     own, rubric, data = metric.parameters.get("prompt"), metric.parameters.get("rubric", ""), question.data
     prompt = own or question.introduction
-    inlined = {name for name in data if f"{{{{{name}}}}}" in prompt}
+    named = _placeholders(prompt)
+    inlined = named & data.keys()
     parts = [_filled(prompt, {name: _fenced(data[name]) for name in inlined} | {"rubric": rubric})]
-    if rubric and "{{rubric}}" not in prompt:
+    if rubric and "rubric" not in named:
         parts.append(f"What a good answer is:\n{rubric}")
     left = {name: value for name, value in data.items() if name not in inlined and value is not None}
     return JudgeCall(
@@ -138,6 +139,11 @@ def _call(metric: Metric, question: _Question) -> JudgeCall:
         response_format="json" if own is not None else question.wanted,
         temperature=float(metric.parameters.get("temperature", 0.0)),
     )
+
+
+def _placeholders(prompt: str) -> set[str]:
+    pieces = (piece.partition("}}") for piece in prompt.split("{{")[1:])
+    return {name.strip() for name, closed, _ in pieces if closed}
 
 
 def _filled(prompt: str, texts: Mapping[str, str]) -> str:
@@ -201,9 +207,13 @@ def _criteria_score(criteria: Any) -> float | None:
         return None
     scores = [_number(each.get("score")) for each in criteria]
     weights = [_number(each.get("weight", 1)) for each in criteria]
-    known = [(score, weight) for score, weight in zip(scores, weights, strict=True) if score is not None and weight]
+    known = [
+        (score, weight)
+        for score, weight in zip(scores, weights, strict=True)
+        if score is not None and weight is not None and weight >= 0
+    ]
     total = sum(weight for _, weight in known)
-    if len(known) < len(criteria) or total <= 0 or any(weight < 0 for _, weight in known):
+    if len(known) < len(criteria) or total <= 0:
         return None
     return sum(score * weight for score, weight in known) / total
 

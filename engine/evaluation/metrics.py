@@ -1,13 +1,16 @@
 """The metrics that are measured on the spot. Pure; see engine.evaluation.parameters for what each is told."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from engine.evaluation.answers import MISSING, as_json, as_text, at, leaves, number_of, same, shown
+from engine.evaluation.answers import MISSING, Steps, along, as_json, as_text, at, leaves, number_of, same, shown
 from engine.evaluation.values import Errored, Metric, MetricKind, Outcome, Sample, Value
 from engine.llm import JsonObject
 
 _MOST_TOLD = 20
+_ROUNDING = 1e-12
+"""Of the larger number: 1.3 lies within 0.1 of 1.2, whatever binary fractions make of the three."""
+
 _NOTHING_EXPECTED = Errored("nothing is expected of this item, and the metric has no value of its own")
 
 
@@ -97,7 +100,8 @@ def _numeric(parameters: JsonObject, sample: Sample) -> Outcome:
 
 def _near(wanted: float, got: float, parameters: JsonObject) -> bool:
     allowed: float = max(parameters.get("absolute", 0.0), parameters.get("relative", 0.0) * abs(wanted))
-    return abs(wanted - got) <= allowed
+    slack = _ROUNDING * max(abs(wanted), abs(got)) if allowed else 0.0
+    return abs(wanted - got) <= allowed + slack
 
 
 def _json(parameters: JsonObject, sample: Sample) -> Outcome:
@@ -115,26 +119,29 @@ def _json(parameters: JsonObject, sample: Sample) -> Outcome:
     wanted = _wanted(expected, parameters)
     if not wanted:
         return Errored("none of the metric's fields is expected of this item")
-    wrong = {path: value for path, value in wanted.items() if not _agrees(value, _at_leaf(output, path), parameters)}
-    extra = _extra(output, wanted) if parameters.get("extra", "ignore") == "count" else {}
+    wrong = {steps: value for steps, value in wanted.items() if not _agrees(value, along(output, steps), parameters)}
+    counts = parameters.get("extra", "ignore") == "count"
+    known = {*wanted, *(steps for steps, _ in leaves(expected))} if counts else set()
+    extra = [_path(steps) for steps in _extra(output, known, parameters)] if counts else []
     return _by_field(wanted, wrong, output, extra)
 
 
-def _wanted(expected: Any, parameters: JsonObject) -> dict[str, Any]:
+def _wanted(expected: Any, parameters: JsonObject) -> dict[Steps, Any]:
     fields, ignored = parameters.get("fields"), parameters.get("ignore", [])
     if fields is None:
-        found: Mapping[str, Any] = dict(leaves(expected))
+        found: Mapping[Steps, Any] = dict(leaves(expected))
     else:
-        found = {path: at(expected, path) for path in fields}
-    return {path: value for path, value in found.items() if value is not MISSING and not _under(path, ignored)}
+        found = {steps: along(expected, steps) for steps in (tuple(path.split(".")) for path in fields)}
+    return {steps: value for steps, value in found.items() if value is not MISSING and not _under(steps, ignored)}
 
 
-def _under(path: str, ignored: list[str]) -> bool:
+def _path(steps: Steps) -> str:
+    return ".".join(steps)
+
+
+def _under(steps: Steps, ignored: Iterable[str]) -> bool:
+    path = _path(steps)
     return any(path == each or path.startswith(f"{each}.") for each in ignored)
-
-
-def _at_leaf(output: Any, path: str) -> Any:
-    return at(output, path or None)
 
 
 def _agrees(wanted: Any, got: Any, parameters: JsonObject) -> bool:
@@ -148,23 +155,26 @@ def _agrees(wanted: Any, got: Any, parameters: JsonObject) -> bool:
     return same(wanted, got)
 
 
-def _extra(output: Any, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Fields that are not expected."""
-    if not isinstance(output, dict | list):
-        return {}
-    return {path: value for path, value in leaves(output) if path and path not in wanted}
+def _extra(output: Any, known: set[Steps], parameters: JsonObject) -> list[Steps]:
+    """Fields that are neither expected, nor inside of one that is, nor ignored."""
+    ignored = parameters.get("ignore", [])
+    return [
+        steps
+        for steps, _ in leaves(output)
+        if not _under(steps, ignored) and not any(steps[:length] in known for length in range(len(steps) + 1))
+    ]
 
 
-def _by_field(wanted: dict[str, Any], wrong: dict[str, Any], output: Any, extra: dict[str, Any]) -> Value:
+def _by_field(wanted: dict[Steps, Any], wrong: dict[Steps, Any], output: Any, extra: list[str]) -> Value:
     total = len(wanted) + len(extra)
     score = (len(wanted) - len(wrong)) / total
     told = [
-        {"field": path, "expected": shown(value), "got": shown(_at_leaf(output, path))}
-        for path, value in list(wrong.items())[:_MOST_TOLD]
+        {"field": _path(steps), "expected": shown(value), "got": shown(along(output, steps))}
+        for steps, value in list(wrong.items())[:_MOST_TOLD]
     ]
     lines = [f"{each['field'] or 'all of it'}: expected {each['expected']}, got {each['got']}" for each in told]
-    lines += [f"{path}: not expected" for path in list(extra)[:_MOST_TOLD]]
-    details: JsonObject = {"fields": len(wanted), "wrong": told, "extra": list(extra)[:_MOST_TOLD]}
+    lines += [f"{path}: not expected" for path in extra[:_MOST_TOLD]]
+    details: JsonObject = {"fields": len(wanted), "wrong": told, "extra": extra[:_MOST_TOLD]}
     return Value(score=score, feedback="; ".join(lines) or None, details=details)
 
 

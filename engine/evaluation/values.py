@@ -39,6 +39,11 @@ class Metric:
     threshold: float = 1.0
     parameters: JsonObject = field(default_factory=dict)
 
+    @property
+    def counts(self) -> bool:
+        """Whether it can change a score; what is neither weighed nor a gate is only looked at."""
+        return self.hard or self.weight > 0
+
 
 def judge_models(metrics: Sequence[Metric]) -> tuple[str, ...]:
     """The names of the models that judge, in the metrics' order."""
@@ -97,7 +102,8 @@ def combined(measured: Sequence[Measured]) -> Outcome:
     """What all metrics together say of one answer: their weighted mean.
 
     A metric that is in error makes it an error, a gate that failed makes it 0, and what nobody could score leaves it
-    unscored, in this order. Gates alone, of weight 0, make it 1 where all of them hold.
+    unscored, in this order; what does not count may lack a value. Gates alone, of weight 0, make it 1 where all of them
+    hold.
     """
     errors = [each for each in measured if isinstance(each.outcome, Errored)]
     if errors:
@@ -105,7 +111,8 @@ def combined(measured: Sequence[Measured]) -> Outcome:
     feedback = _feedback(measured)
     if any(each.gate_failed for each in measured):
         return Value(score=0.0, feedback=feedback)
-    unscored = [each for each in measured if isinstance(each.outcome, Unscored)]
+    counting = [each for each in measured if each.metric.counts] or measured
+    unscored = [each for each in counting if isinstance(each.outcome, Unscored)]
     if unscored:
         return Unscored("; ".join(_told(each) for each in unscored))
     return Value(score=_mean(measured), feedback=feedback)

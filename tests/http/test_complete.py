@@ -139,6 +139,7 @@ def test_who_does_not_want_to_wait(
     assert (answer.status_code, shown["status"]) == (202, "PENDING")
     assert shown["waitsFor"]["reason"] == "no_worker"
     assert "create one and start it" in shown["waitsFor"]["text"]
+    assert f"of operation {shown['operation']} and model {shown['model']}" in shown["waitsFor"]["text"]
     assert answer.headers.get("Preference-Applied") == (prefer and "respond-async")
     assert fake.seen.total == 0
     assert local.get(shown["jobId"])["status"] == "PENDING"

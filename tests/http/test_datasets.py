@@ -82,6 +82,7 @@ WRONG = [
     (CSV, "input,weight\na,1\n\nb,x\nc,-1\n", "line 5: weight"),
     (CSV, 'input\n"a\nb"\n"c', "line 4"),
     (CSV, "expected,tags\na,b\n", "line 1: no column is named input"),
+    (CSV, "question,Expected\na,b\n", "line 1: column Expected would be a field of the input"),
     (CSV, "a,a\n1,2\n", "line 1: every column needs a name of its own"),
     (CSV, "id,input\nx,1\nx,2\n", "line 3: id: line 2 has x too"),
     (CSV, b"input\na\n\xff\n", "line 3: is not UTF-8"),

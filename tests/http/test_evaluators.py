@@ -75,6 +75,7 @@ def test_each_is_a_version(shop: Shop) -> None:
     ("metrics", "told"),
     [
         ([EXACT, EXACT], "metrics[1].name: 'exact' is there already"),
+        ([{"kind": "exact", "weight": 0}], "metrics: every weight is 0 and none is hard"),
         (
             [{"kind": "regex", "parameters": {"pattern": "("}}],
             "metrics[0].parameters.pattern: not a regular expression",
@@ -113,6 +114,15 @@ def test_judges_and_models_are_called(shop: Shop, fake: FakeProvider) -> None:
     roles = [shop.get(job_id)["clientReference"]["role"] for job_id in shown["jobIds"]]
     assert roles == ["work", "eval"]
     assert fake.seen.total == 2
+
+
+def test_a_judge_that_cannot_change_anything_is_not_asked(shop: Shop, fake: FakeProvider) -> None:
+    """After a hard gate has failed a dry run asks no judge, as an evaluation asks none, and says why."""
+    gate = {"kind": "length", "hard": True, "weight": 0, "parameters": {"max": 3}}
+    shown = tried(shop, made(shop, JUDGE, gate), output="too long")
+    assert (shown["outcome"], shown["score"], shown["jobIds"], fake.seen.total) == ("value", 0.0, [], 0)
+    told = {each["name"]: (each["outcome"], each["reason"]) for each in shown["metrics"]}
+    assert told["tone"] == ("unscored", "not asked: length has failed, which is a hard gate")
 
 
 def test_a_judge_that_fails_leaves_it_unscored(shop: Shop, fake: FakeProvider) -> None:

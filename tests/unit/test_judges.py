@@ -32,6 +32,8 @@ def _scored(answer: Any, **parameters: Any) -> Outcome:
         ({"evalVariables": {"tone": 1, "facts": {"score": 0}}}, {}, 0.5),
         ({"score": 0.9, "criteria": [{"score": 1, "weight": 3}, {"score": 0}]}, {}, 0.75),
         ({"score": 0.9, "criteria": [{"name": "tone"}]}, {}, 0.9),
+        ({"criteria": [{"score": 1, "weight": 2}, {"score": 0, "weight": 0}]}, {}, 1.0),
+        ({"score": 0.9, "criteria": [{"score": 1}, {"score": 0, "weight": -1}]}, {}, 0.9),
         ({"text": 'Sure!\n```json\n{"score": 0.5,}\n```'}, {}, 0.5),
     ],
 )
@@ -71,6 +73,9 @@ def test_what_is_judged_cannot_instruct() -> None:
     assert "By names the city judge" in own.instructions
     assert "{{tone}}" in own.instructions
     assert own.request_data == {"input": SAMPLE.input, "expected": "Paris"}
+    [spaced] = judge_calls(_judge(prompt="By {{ rubric }} judge {{ output }}."), SAMPLE)
+    assert "By names the city judge \n````\nParis" in spaced.instructions
+    assert spaced.instructions.count("names the city") == 1
     assert all("never an instruction" in each.instructions for each in (plain, own))
 
 

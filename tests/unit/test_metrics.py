@@ -45,10 +45,16 @@ SCORES: list[tuple[str, Any, Any, dict[str, Any], float]] = [
     ("numeric", "It costs 1,299.50 dollars", 1300, {"absolute": 1}, 1.0),
     ("numeric", {"n": 98}, {"n": 100}, {"field": "n", "relative": 0.01}, 0.0),
     ("numeric", "none", 3, {}, 0.0),
+    ("numeric", "a GPT-4 answer", 4, {}, 1.0),
+    ("numeric", "x = -5", -5, {}, 1.0),
+    ("numeric", 1.3, 1.2, {"absolute": 0.1}, 1.0),
     ("json", {"a": 1, "b": {"c": "X ", "d": 2}}, {"a": 1, "b": {"c": "X", "d": 3}}, {}, 2 / 3),
     ("json", '{"a": 1}', {"a": 1, "b": 2}, {"fields": ["a"]}, 1.0),
     ("json", {"a": 1, "b": 5}, {"a": 1, "b": {"c": 2}}, {"ignore": ["b"]}, 1.0),
     ("json", {"a": 1, "z": 1}, {"a": 1}, {"extra": "count"}, 0.5),
+    ("json", {"gpt-4.1": 1, "": 2}, {"gpt-4.1": 1, "": 2}, {"extra": "count"}, 1.0),
+    ("json", {"a": 1, "why": {"x": 1}}, {"a": 1}, {"extra": "count", "ignore": ["why"]}, 1.0),
+    ("json", {"a": {"b": 1}, "c": 5}, {"a": {"b": 1}, "c": 2}, {"extra": "count", "fields": ["a"]}, 1.0),
     ("json", "no JSON", {"a": 1}, {}, 0.0),
     ("json_schema", {"a": 1}, None, {"schema": {"required": ["a"]}}, 1.0),
     ("json_schema", '{"a": "1"}', None, {"schema": {"properties": {"a": {"type": "integer"}}}}, 0.0),
@@ -146,6 +152,7 @@ def test_expressions_reach_nothing(measures: Measures, text: str) -> None:
         ("length", {}, "min"),
         ("length", {"min": 3, "max": 2}, "max"),
         ("json_schema", {"schema": {"type": "strange"}}, "schema"),
+        ("json_schema", {"schema": {"$schema": 5}}, "schema"),
         ("expression", {"expression": "output ="}, "expression"),
         ("expression", {"expression": "lambda: 1"}, "expression"),
         ("expression", {"expression": "(" * 3000 + ")" * 3000}, "expression"),
@@ -160,6 +167,14 @@ def test_wrong_parameters_are_named(measures: Measures, kind: str, parameters: d
     assert wrong is not None
     assert wrong.parameter == named
     assert wrong.reason
+    assert "within" not in wrong.reason
+
+
+def test_a_number_beyond_all_bounds(measures: Measures) -> None:
+    """An expression that gives a whole number of hundreds of digits is told so, not that it took too long."""
+    outcome = _outcome(measures, "expression", "x", expression="int('9' * 400)")
+    assert isinstance(outcome, Errored)
+    assert "from 0 to 1" in outcome.reason
 
 
 def _measured(outcome: Outcome, weight: float = 1.0, *, hard: bool = False) -> Measured:
@@ -169,9 +184,12 @@ def _measured(outcome: Outcome, weight: float = 1.0, *, hard: bool = False) -> M
 def test_together() -> None:
     """The weighted mean; a failed gate is 0, a failed judge unscored, a wrong metric an error; never a judge's 0."""
     good, bad, unknown, broken = Value(score=1.0), Value(score=0.5, feedback="half"), Unscored("down"), Errored("bug")
+    bad_alone = Value(score=0.5, feedback="m: half")
     assert combined([_measured(good, 3), _measured(bad)]) == Value(score=0.875, feedback="m: half")
     assert combined([_measured(good), _measured(unknown)]) == Unscored("m: down")
     assert combined([_measured(bad, hard=True), _measured(unknown)]) == Value(score=0.0, feedback="m: half")
     assert combined([_measured(unknown, hard=True), _measured(good)]) == Unscored("m: down")
     assert combined([_measured(bad, hard=True), _measured(unknown), _measured(broken)]) == Errored("m: bug")
     assert combined([_measured(good, 0, hard=True)]) == good
+    assert combined([_measured(bad), _measured(unknown, 0)]) == bad_alone
+    assert combined([_measured(unknown, 0)]) == Unscored("m: down")
