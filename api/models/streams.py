@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from api.models.base import Answer, Body, JsonObjectIn, Plain, Resource, Short, resource_to_wire
 from api.models.job_answer import failure_to_wire, step_to_wire
@@ -17,13 +17,23 @@ Wire = dict[str, Any]
 
 
 class StreamCreateRequest(Body):
-    """`additionalPrompts` are ids of prompts; their texts are the system prompt, `userPrompt` is the user's words."""
+    """`additionalPrompts` are ids of prompts; their texts are the system prompt, `userPrompt` is the user's words.
+
+    With `promptFlow` in their place the prompts are those that the flow has now, without its canaries.
+    """
 
     user_prompt: str = Field(min_length=1)
     additional_prompts: list[Annotated[str, Short]] | None = None
+    prompt_flow: Annotated[str, Short] | None = None
     model: Annotated[str, Short, Plain] = Field(min_length=1)
     temperature: float = Field(0.7, ge=0.0, le=2.0)
     client_reference: JsonObjectIn | None = None
+
+    @model_validator(mode="after")
+    def _prompts_once(self) -> "StreamCreateRequest":
+        if self.additional_prompts and self.prompt_flow is not None:
+            raise ValueError("promptFlow: stands in place of additionalPrompts, and both are given")
+        return self
 
 
 class StreamResponse(Resource):

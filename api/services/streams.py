@@ -7,6 +7,7 @@ from typing import Protocol
 
 from api.services.idempotency import RequestKey
 from api.services.job_drafts import Maker
+from api.services.job_flows import check_flow, flows_of
 from api.services.references import Catalogue, Wanted
 from api.services.said_again import Said
 from api.services.stream_keys import StreamKeys
@@ -15,7 +16,9 @@ from engine.jobs.queue import Page
 from engine.llm import JsonObject
 from engine.metadata import Metadata
 from engine.records.control import LiveStream, LiveStreams
+from engine.records.store import RecordStore
 from engine.records.streams import Stream, StreamQuery, StreamStatus, StreamStore, StreamSums
+from engine.records.values import PromptFlow
 from utilities.clock import Clock
 from utilities.hop import Hop
 from utilities.ids import ObjectIds
@@ -30,6 +33,8 @@ class StreamDraft(Protocol):
     def user_prompt(self) -> str: ...
     @property
     def additional_prompts(self) -> Sequence[str] | None: ...
+    @property
+    def prompt_flow(self) -> str | None: ...
     @property
     def model(self) -> str: ...
     @property
@@ -62,6 +67,7 @@ class StreamService:
     def __init__(
         self,
         store: StreamStore,
+        flows: RecordStore[PromptFlow],
         live: LiveStreams,
         catalogue: Catalogue,
         keys: StreamKeys,
@@ -70,6 +76,7 @@ class StreamService:
         ids: ObjectIds,
     ) -> None:
         self._store = store
+        self._flows = flows
         self._live = live
         self._catalogue = catalogue
         self._keys = keys
@@ -77,9 +84,8 @@ class StreamService:
         self._ids = ids
 
     async def open(self, draft: StreamDraft, maker: Maker, hop: Hop) -> LiveStream:
-        """Raises UnknownReference, and what LiveStreams.open raises."""
-        prompts = tuple(draft.additional_prompts or ())
-        await hop(self._check, Wanted(prompts, (draft.model,)), maker)
+        """Raises UnknownReference, InvalidField for a flow without prompts, and what LiveStreams.open raises."""
+        prompts = await hop(self._checked, draft, maker)
         stream = Stream(
             id=self._ids.new(),
             client_id=maker.owner.client_id,
@@ -143,9 +149,15 @@ class StreamService:
         streams, total = self.list(completed, page)
         return Analytics(query=query, streams=streams, total=total, groups=groups)
 
-    def _check(self, wanted: Wanted, maker: Maker) -> None:
-        """Errors name what is missing as callers of this endpoint have always read it: Model, Prompt."""
+    def _checked(self, draft: StreamDraft, maker: Maker) -> tuple[str, ...]:
+        """Its prompts. Errors name what is missing as callers of this endpoint have always read it: Model, Prompt."""
+        named = draft.prompt_flow
+        flows = flows_of(self._flows, [named])
         try:
+            check_flow(named, flows, maker.owner)
+            prompts = tuple(draft.additional_prompts or ()) if named is None else flows[named].prompt_ids
+            wanted = Wanted(prompts, (draft.model,))
             self._catalogue.known([wanted]).check(wanted, maker.owner)
         except UnknownReference as error:
             raise UnknownReference(error.field.capitalize(), error.name) from error
+        return prompts

@@ -125,7 +125,7 @@ def build_services(
 
 def _streams(storage: Storage, live: LiveStreams, catalogue: Catalogue, clock: Clock, ids: ObjectIds) -> StreamService:
     keys = StreamKeys(storage.streams, IdempotencyKeys(storage.jobs), clock)
-    return StreamService(storage.streams, live, catalogue, keys, clock=clock, ids=ids)
+    return StreamService(storage.streams, storage.prompt_flows, live, catalogue, keys, clock=clock, ids=ids)
 
 
 def _flows(storage: Storage, clock: Clock, ids: ObjectIds) -> PromptFlowService:

@@ -116,12 +116,39 @@ def test_prompts_reach_the_model_and_the_usage_has_the_call(api: Api, client: He
     assert row["inputTokens"] == shown["processingMetrics"]["inputTokens"]
 
 
+def new_flow(api: Api, owner: Headers, prompts: list[str]) -> str:
+    answer = api.http.post("/prompt-flows", json={"name": "flow", "promptIds": prompts}, headers=owner)
+    return str(answer.json()["flowId"])
+
+
+def test_a_stream_of_a_flow_gets_the_prompts_that_the_flow_has_then(
+    api: Api, client: Headers, fake: FakeProvider
+) -> None:
+    """With a promptFlow the system prompt is that of the flow's prompts of now, as in its record; both are 422."""
+    fake_model(api, fake)
+    first, second = (api.new_prompt(client, prompt=text)["promptId"] for text in ("Be brief.", "Be kind."))
+    flow = new_flow(api, client, [first])
+    api.http.patch(f"/prompt-flows/{flow}", json={"promptIds": [second, first]}, headers=client)
+
+    answer = api.http.post("/stream", json=body(model="fake", promptFlow=flow), headers=client)
+
+    [call] = fake.seen.calls
+    assert (answer.status_code, call.system) == (200, "Be kind.\n\nBe brief.")
+    assert record(api, answer, client)["requestData"]["additionalPrompts"] == [second, first]
+    both = api.http.post("/stream", json=body(additionalPrompts=[first], promptFlow=flow), headers=client)
+    assert both.status_code == 422
+    assert "promptFlow: stands in place of additionalPrompts" in both.text
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"model": "nobody"}, ("Model", "not found")),
         ({"additionalPrompts": ["a" * 24]}, ("Prompt", "not found")),
         ({"additionalPrompts": ["theirs"]}, ("Prompt", "not found")),
+        ({"promptFlow": "f" * 24}, ("Prompt flow", "not found")),
+        ({"promptFlow": "theirs"}, ("Prompt flow", "not found")),
+        ({"promptFlow": "empty"}, ("promptFlow", "has no prompts")),
         ({"model": "keyless"}, ("no key", "KEY_OF_NOBODY")),
     ],
 )
@@ -131,6 +158,10 @@ def test_what_cannot_be_streamed_is_400(shop: Api, fields: dict[str, Any], words
     mine, other = shop.new_client(), shop.new_client()
     if fields.get("additionalPrompts") == ["theirs"]:
         fields = {"additionalPrompts": [shop.new_prompt(other)["promptId"]]}
+    if fields.get("promptFlow") == "theirs":
+        fields = {"promptFlow": new_flow(shop, other, [shop.new_prompt(other)["promptId"]])}
+    if fields.get("promptFlow") == "empty":
+        fields = {"promptFlow": new_flow(shop, mine, [])}
     shop.new_model(name="keyless", sdk="OpenAI", key="KEY_OF_NOBODY")
 
     answer = shop.http.post("/stream", json=body(**fields), headers=mine)
@@ -147,6 +178,7 @@ def test_what_cannot_be_streamed_is_400(shop: Api, fields: dict[str, Any], words
         ({"model": ""}, "model"),
         ({"temperature": 2.1}, "temperature"),
         ({"additionalPrompts": [1]}, "additionalPrompts"),
+        ({"promptFlow": 1}, "promptFlow"),
         ({"clientReference": []}, "clientReference"),
     ],
 )
