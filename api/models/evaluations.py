@@ -139,10 +139,13 @@ class ComparisonResponse(Answer):
 
     `p` is the chance of a gain so high by luck alone. `enough` is how many items would decide about a gain of this size
     four times in five. Items that only one of both has scored are counted and left out. `weighted` says that means
-    and test count each item by its weight.
+    and test count each item by its weight. `unscored` is the share of answers without a score, on the side where it is
+    larger: beyond 0.2 nothing is proven.
     """
 
-    verdict: str = Field(description="better, worse or not_proven, of the other one")
+    verdict: str = Field(
+        description="better, worse or not_proven, of the other one; p is held against 0.025, on either side"
+    )
     count: int
     mean: float
     other_mean: float
@@ -154,6 +157,7 @@ class ComparisonResponse(Answer):
     ties: int
     enough: int | None = None
     weighted: bool
+    unscored: float
     only_here: int
     only_other: int
 
@@ -237,6 +241,7 @@ def comparison_to_wire(comparison: Comparison) -> Wire:
         "ties": gain.count - gain.wins - gain.losses,
         "enough": gain.enough,
         "weighted": comparison.weighted,
+        "unscored": comparison.unscored,
         "onlyHere": comparison.only_first,
         "onlyOther": comparison.only_second,
     }

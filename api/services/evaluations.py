@@ -35,6 +35,10 @@ from utilities.clock import Clock
 from utilities.ids import ObjectIds
 
 KIND = "Evaluation"
+MOST_UNSCORED = 0.2
+"""The share of a cell's answers that may lack a score where a difference is to be proven: what lacks one may not be as
+what has one."""
+
 Wake = Callable[[str | None], None]
 
 
@@ -68,7 +72,8 @@ class Comparison:
     """Of one cell with another, item by item: `gain` is of the second one's scores over the first one's, `loss` the
     same the other way round. `weighted`: the items' weights differ, and count in all of it.
 
-    `only_first` and `only_second` count the items that one side alone has scored; they are in no pair.
+    `only_first` and `only_second` count the items that one side alone has scored; they are in no pair. `unscored` is
+    the share of answers without a score, on the side where that is larger.
     """
 
     gain: Paired
@@ -77,11 +82,15 @@ class Comparison:
     second_mean: float
     only_first: int
     only_second: int
+    unscored: float = 0.0
     weighted: bool = False
 
     @property
     def verdict(self) -> str:
-        """`better` or `worse` where the difference is hardly luck, else `not_proven`."""
+        """`better` or `worse` where the difference is hardly luck and at most MOST_UNSCORED have no score, else
+        `not_proven`."""
+        if self.unscored > MOST_UNSCORED:
+            return "not_proven"
         if self.gain.proves(level=LEVEL / 2):
             return "better"
         return "worse" if self.loss.proves(level=LEVEL / 2) else "not_proven"
@@ -91,6 +100,14 @@ class Comparison:
 class _Score:
     score: float
     weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """Of a cell, by items; `unscored` is the share of its answers that have no score."""
+
+    by_item: dict[str, _Score]
+    unscored: float
 
 
 class EvaluationService:
@@ -163,7 +180,8 @@ class EvaluationService:
         self._check_alike(*sides)
         for side in sides:
             _check_ended(side)
-        before, after = self._scores(editor, "cell", first), self._scores(editor, "otherCell", second)
+        scores = self._scores(editor, "cell", first), self._scores(editor, "otherCell", second)
+        before, after = (each.by_item for each in scores)
         both = [item for item in before if item in after]
         if not both:
             raise InvalidField("other", "no item has a score in both evaluations")
@@ -175,6 +193,7 @@ class EvaluationService:
             loss=paired([-each for each in differences], seed, weights=weights),
             first_mean=_mean([before[item].score for item in both], weights),
             second_mean=_mean([after[item].score for item in both], weights),
+            unscored=max(each.unscored for each in scores),
             weighted=weights is not None,
             only_first=len(before) - len(both),
             only_second=len(after) - len(both),
@@ -187,16 +206,13 @@ class EvaluationService:
         if one.metrics != other.metrics:
             raise InvalidField("other", "it is scored by other metrics")
 
-    def _scores(self, editor: Editor, field: str, cell: tuple[str, int]) -> dict[str, _Score]:
+    def _scores(self, editor: Editor, field: str, cell: tuple[str, int]) -> _Scores:
         evaluation = self.get(editor, cell[0])
         if cell[1] >= evaluation.cells:
             raise InvalidField(field, f"evaluation {evaluation.id} has {evaluation.cells} cells, counted from 0")
-        results = self._results.all(evaluation)
-        return {
-            each.item_id: _Score(each.score, each.weight)
-            for each in results
-            if each.cell == cell[1] and each.score is not None
-        }
+        results = [each for each in self._results.all(evaluation) if each.cell == cell[1]]
+        known = {each.item_id: _Score(each.score, each.weight) for each in results if each.score is not None}
+        return _Scores(known, 1 - len(known) / len(results) if results else 0.0)
 
     def _drafted(self, draft: EvaluationDraft, maker: Maker) -> Evaluation:
         owner = Editor(maker.owner.client_id, False)

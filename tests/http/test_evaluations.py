@@ -197,6 +197,19 @@ def test_another_clients_evaluation_is_not_there(shop: Shop) -> None:
     assert shop.api.http.get("/evaluations").status_code == 401
 
 
+@pytest.mark.parametrize(("missing", "verdict"), [(10, "better"), (14, "not_proven")])
+def test_too_many_without_a_score_prove_nothing(shop: Shop, missing: int, verdict: str) -> None:
+    """Where more than a fifth of one side's answers have no score, what is left is compared and proves nothing."""
+    items = [{"input": {"n": n}, "expected": str(n) if n >= missing else None} for n in range(ITEMS)]
+    dataset = shop.call("POST", "/datasets", {"name": "gaps", "items": items}).json()["datasetId"]
+    shop.api.optimizer.start()
+    done = driven(shop, begin(shop, dataset=dataset, maxParallel=50))
+    told = compared(shop, done["evaluationId"], done["evaluationId"], "?otherCell=1").json()
+    assert (told["verdict"], told["count"]) == (verdict, ITEMS - missing)
+    assert told["unscored"] == pytest.approx(missing / ITEMS)
+    assert told["p"] < 0.001
+
+
 def test_different_items_are_not_compared(shop: Shop) -> None:
     """Evaluations of two datasets, or by other metrics, are not paired, whatever their items are called."""
     first, later = begin(shop), begin(shop)
