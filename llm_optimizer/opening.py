@@ -56,6 +56,8 @@ def opened(terms: SearchTerms, subject: Subject, pinned: JsonObject) -> Search:
         pinned=pinned,
         weights={one: weights[one] for one in parts.holdout if weights},
         probe=_probe(terms, subject, setup),
+        arms=subject.arms,
+        budget=_told(effective(terms.budget, subject, len(parts.holdout))),
     )
 
 
@@ -91,6 +93,15 @@ def effective(budget: RunBudget, subject: Subject, holdout: int) -> RunBudget:
     if budget != RunBudget():
         return budget
     return replace(budget, calls=int((ROLLOUTS / _FOR_META + 2 * holdout) * (1 + subject.scoring.calls)))
+
+
+def _told(budget: RunBudget) -> JsonObject:
+    """What restricts the run, by wire names."""
+    amount = budget.amount
+    caps: JsonObject = {"calls": budget.calls, "tokens": budget.tokens, "seconds": budget.seconds}
+    if amount is not None:
+        caps["amount"] = {"amount": float(amount.amount), "currency": amount.currency}
+    return {name: cap for name, cap in caps.items() if cap is not None}
 
 
 def _holdout(terms: SearchTerms, count: int) -> int:

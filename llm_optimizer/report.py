@@ -7,7 +7,8 @@ from typing import Any
 from engine.jobs.job import Totals
 from engine.llm import JsonObject
 from engine.records.runs import Run
-from llm_optimizer.search import FIRST, WINNER, Search, mean_of
+from engine.records.searches import Combination
+from llm_optimizer.search import FIRST, WINNER, Search, leading_text, mean_of
 from llm_optimizer.strategies import combos, pool
 from llm_optimizer.strategies.interface import Candidate, State
 from llm_optimizer.subject import Example, Subject
@@ -55,6 +56,7 @@ def report_of(
 def _searched(run: Run, search: Search, subject: Subject | None) -> JsonObject:
     progress = run.progress
     assert progress is not None
+    arms = search.arms or (() if subject is None else subject.arms)
     return {
         "strategy": search.strategy_name,
         "phase": search.phase,
@@ -68,43 +70,38 @@ def _searched(run: Run, search: Search, subject: Subject | None) -> JsonObject:
         "candidates": _candidates(search),
         "ancestry": [one.id for one in _ancestry(search)],
         "first": _cut(search.setup.prompt, LONGEST_TEXT),
-        "winner": _cut(search.winner or _leading(search), LONGEST_TEXT),
+        "winner": _cut(leading_text(search), LONGEST_TEXT),
         "winnerPromptId": progress.winner_id,
-        "winnerModels": None if subject is None else _models(search, subject),
-        "combinations": [] if subject is None else _combinations(search, subject),
+        "winnerModels": _models(search, arms),
+        "combinations": _combinations(search, arms),
+        "budget": search.budget,
         "holdout": _holdout(search),
         "items": _items(search, {} if subject is None else subject.examples),
     }
 
 
-def _leading(search: Search) -> str:
-    """The best text so far."""
-    if search.state is None:
-        return search.setup.prompt
-    rated = pool.standing(search.state)
-    return max(rated, key=lambda pair: pair[1])[0].text if rated else search.setup.prompt
+def _models(search: Search, arms: Sequence[Combination]) -> JsonObject | None:
+    place = search.winner_arm if search.winner is not None or search.leader is None else search.leader.arm
+    return _named(arms[place]) if arms else None
 
 
-def _models(search: Search, subject: Subject) -> JsonObject:
-    arm = subject.arms[search.winner_arm]
+def _named(arm: Combination) -> JsonObject:
     return {"workingModel": arm.working, "metaModel": arm.meta, "judgeModel": arm.judge}
 
 
-def _combinations(search: Search, subject: Subject) -> list[JsonObject]:
+def _combinations(search: Search, arms: Sequence[Combination]) -> list[JsonObject]:
     """Where several are tried: how each has done, by the judge that all share."""
-    if search.state is None or search.state.strategy != combos.Combos.name:
+    if search.state is None or search.state.strategy != combos.Combos.name or not arms:
         return []
     return [
         {
-            "workingModel": arm.working,
-            "metaModel": arm.meta,
-            "judgeModel": arm.judge,
+            **_named(arm),
             "left": each.left,
             "rollouts": each.rollouts,
             "score": each.score,
             "costPer1000": each.cost_per_1000,
         }
-        for arm, each in zip(subject.arms, combos.standings(search.state), strict=True)
+        for arm, each in zip(arms, combos.standings(search.state), strict=True)
     ]
 
 
@@ -123,8 +120,9 @@ def _ancestry(search: Search) -> list[Candidate]:
     state = search.state
     if state is None:
         return []
-    best = search.winner or _leading(search)
-    at = next((one for one in state.candidates.values() if one.text == best), None)
+    best, leader = leading_text(search), search.leader
+    first = [] if leader is None else [state.candidates[leader.candidate]]
+    at = next((one for one in (*first, *state.candidates.values()) if one.text == best), None)
     line: list[Candidate] = []
     while at is not None and len(line) < MOST_ANCESTORS:
         line.append(at)
@@ -167,6 +165,7 @@ def _item(example: Example | None, name: str, before: float | None, after: float
         "id": name,
         "input": _shown(None if example is None else example.input),
         "expected": _shown(None if example is None else example.expected),
+        "weight": 1.0 if example is None else example.weight,
         "before": before,
         "after": after,
     }

@@ -1,5 +1,6 @@
 """How much of a plan may be asked: what it may take at most, against what the run's budget has left. Pure."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -47,6 +48,12 @@ class Reserve:
             need += judging
         return need
 
+    def most_of(self, item: Evaluate) -> Need:
+        """The most that an item can take in one call each, with answers as long as they are expected."""
+        spec = self._asking.work(item.candidate, item.example, item.arm)
+        specs = (spec, *self.after(item, Standing(jobs=(), wanted=(spec,))))
+        return sum((self.most(one, self.answer(one, brief=True)) for one in specs), Need())
+
     def most(self, spec: RolloutSpec, answer: int) -> Need:
         """The most that one call can take whose answer may have so many tokens."""
         return most_of_call(spec.sent, spec.schema, answer, self._subject.tariffs[spec.model])
@@ -93,14 +100,20 @@ def seen_name(role: str, model: str) -> str:
 def kept_back(search: Search, reserve: Reserve, budget: RunBudget) -> Need:
     """What the proof on the holdout is expected to take, at most a part of the budget.
 
-    While nothing was found that could be proven, half of it.
+    While nothing was found that could be proven, half of it. The last pair needs room for the most that it may take.
     """
     if search.phase is Phase.HOLDOUT or not search.split.holdout:
         return Need()
-    example = search.split.holdout[0]
-    once = reserve.of(Evaluate(candidate=FIRST, example=example, reference=True, judgements=judgements(search)))
-    pairs = 2 * len(search.split.holdout) if improved(search) else len(search.split.holdout)
-    calls, tokens, amount = once.calls // 3 * pairs, once.tokens * pairs // 2, once.amount * pairs / 2
+    example, times = search.split.holdout[0], judgements(search)
+    second, arm = (FIRST, 0) if search.leader is None else (search.leader.candidate, search.leader.arm)
+    both = [
+        Evaluate(candidate=which, example=example, arm=place, reference=True, judgements=times)
+        for which, place in ((FIRST, 0), (second, arm))
+    ]
+    pair, last = sum(map(reserve.of, both), Need()), sum(map(reserve.most_of, both), Need())
+    pairs = len(search.split.holdout) if improved(search) else math.ceil(len(search.split.holdout) / 2)
+    tokens, amount = pair.tokens * pairs + last.tokens, pair.amount * pairs + last.amount
+    calls = pair.calls // MAX_ATTEMPTS * pairs
     cap = budget.amount.amount if budget.amount is not None else None
     return Need(
         calls if budget.calls is None else min(calls, int(budget.calls * _LARGEST_SHARE_KEPT)),

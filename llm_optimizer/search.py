@@ -8,13 +8,13 @@ the two prompts are held against each other.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
 from engine.evaluation.statistics import weighted_mean
 from engine.llm import JsonObject
-from engine.records.searches import Phase, SearchTerms, Verdict
+from engine.records.searches import Combination, Phase, SearchTerms, Verdict
 from llm_optimizer import headroom
 from llm_optimizer.allowance import (
     NOTHING,
@@ -27,9 +27,10 @@ from llm_optimizer.allowance import (
 )
 from llm_optimizer.asking import MOST_JUDGEMENTS, Asked, Rescore
 from llm_optimizer.headroom import Probe
-from llm_optimizer.strategies import pool, state_codec
+from llm_optimizer.strategies import state_codec
 from llm_optimizer.strategies.interface import (
     Answer,
+    Best,
     Compare,
     Compared,
     Evaluate,
@@ -65,6 +66,7 @@ class Search:
     `pinned` are texts as they were when the run began. `withheld` is what calls may have taken
     beyond what is known of them. `points` are for the report: how the best mean rose over calls.
     `first`, `again` and `holdout[which]` are scores by example. `winner` is the best text once the search has ended.
+    `leader` is what the strategy holds for the best one so far. `arms` and `budget` are what the run has to work with.
     `weights` are those of the holdout's examples. `looks` says how many runs have looked at the holdout, with this one.
     """
 
@@ -88,6 +90,9 @@ class Search:
     weights: dict[str, float] = field(default_factory=dict)
     probe: Probe = field(default_factory=Probe)
     looks: int = 1
+    leader: Best | None = None
+    arms: tuple[Combination, ...] = ()
+    budget: JsonObject = field(default_factory=dict)
 
     @property
     def baseline(self) -> float | None:
@@ -176,6 +181,7 @@ def applied(search: Search, strategy: Strategy, answers: Sequence[Answer]) -> Se
     elif search.phase is Phase.SEARCH:
         assert search.state is not None
         new.state = strategy.apply(search.state, answers)
+        new.leader = strategy.best(new.state)
     else:
         new.holdout = _with_pairs(search, answers)
     return new
@@ -261,18 +267,25 @@ def verdict_without_test(search: Search) -> Verdict | None:
 
 
 def best_mean(search: Search) -> float | None:
-    """The best candidate's mean on the validation examples so far."""
-    if search.state is None:
-        return search.baseline
-    return max((score for _, score in pool.standing(search.state)), default=search.baseline)
+    """The best candidate's mean on the validation examples so far; by comparisons alone there is none."""
+    leader = None if search.by_comparison else search.leader
+    return search.baseline if leader is None or leader.mean is None else leader.mean
+
+
+def leading_text(search: Search) -> str:
+    """The text of the best candidate so far."""
+    if search.winner is not None:
+        return search.winner
+    if search.state is None or search.leader is None:
+        return search.setup.prompt
+    return search.state.candidates[search.leader.candidate].text
 
 
 def improved(search: Search) -> bool:
-    """Whether a candidate does better than the first prompt on the validation examples so far."""
-    if search.by_comparison or search.setup.own_judges:  # the scores do not say: they are not of one kind
+    """Whether there is a candidate that would have to be proven if the search ended now."""
+    if search.by_comparison or search.setup.own_judges:  # who leads may be another one after the next comparison
         return search.state is not None and len(search.state.candidates) > search.setup.arms
-    best, baseline = best_mean(search), search.baseline
-    return best is not None and baseline is not None and best > baseline
+    return leading_text(search) != search.setup.prompt or (search.leader is not None and search.leader.arm != 0)
 
 
 def to_document(search: Search) -> dict[str, Any]:
@@ -303,6 +316,9 @@ def to_document(search: Search) -> dict[str, Any]:
         "weights": search.weights,
         "probe": headroom.to_document(search.probe),
         "looks": search.looks,
+        "leader": None if search.leader is None else asdict(search.leader),
+        "arms": [asdict(arm) for arm in search.arms],
+        "budget": search.budget,
     }
 
 
@@ -336,6 +352,9 @@ def from_document(document: Mapping[str, Any]) -> Search:
         weights=document.get("weights", {}),
         probe=headroom.from_document(document.get("probe")),
         looks=document.get("looks", 1),
+        leader=Best(**leader) if (leader := document.get("leader")) is not None else None,
+        arms=tuple(Combination(**arm) for arm in document.get("arms", ())),
+        budget=document.get("budget", {}),
     )
 
 
