@@ -4,6 +4,7 @@ Its units are begun in their order, at most so many at a time, and their results
 asked beyond the last stored block only the queue knows, which is enough: a call that was made is found by its id.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,9 @@ from utilities.clock import Clock
 _MOST_EVALUATIONS = 10_000
 _SOONEST_SECONDS = 0.1
 _LATEST_SECONDS = 2.0
+_STEP_SECONDS = 5.0
+"""After which a step leaves further answers to the next one: its lease is short, and others wait."""
+
 _SHARE = 0.1
 """Jobs that other replicas work on are asked for after a tenth of the time since the last result."""
 
@@ -53,6 +57,7 @@ class _Open:
     results: dict[int, ItemResult] = field(default_factory=dict)
     changed: float = 0.0
     refreshed: float = 0.0
+    until: float = math.inf
 
     @property
     def awaited(self) -> list[str]:
@@ -126,6 +131,7 @@ class EvaluationErrand:
     def _go_on(self, evaluation: Evaluation) -> float | None:
         it = self._opened(evaluation)
         self._look(it, evaluation)
+        it.until = self._tools.clock.monotonic() + _STEP_SECONDS
         self._ask(it, evaluation)
         before = evaluation.done
         while evaluation.done < evaluation.units:
@@ -137,7 +143,7 @@ class EvaluationErrand:
             self._tools.write(self._ended(evaluation))
             self._forget(evaluation.id)
             return None
-        return 0.0 if evaluation.done > before else self._patience(it)
+        return 0.0 if evaluation.done > before or self._is_late(it) else self._patience(it)
 
     def _opened(self, evaluation: Evaluation) -> _Open:
         """As it was left here, or what the queue knows of the units that are begun next."""
@@ -187,7 +193,7 @@ class EvaluationErrand:
             room = evaluation.max_parallel - len(it.awaited)
             wanted: dict[str, RolloutSpec] = {}
             for place, unit in it.units.items():
-                if len(wanted) >= room:
+                if len(wanted) >= room or self._is_late(it):
                     break
                 if place not in it.results:
                     wanted |= self._looked_at(it, place, unit)
@@ -214,7 +220,7 @@ class EvaluationErrand:
         places = list(range(evaluation.done, min(evaluation.done + BLOCK, evaluation.units)))
         for place in places:
             if place not in it.results:
-                if place not in it.units:
+                if place not in it.units or self._is_late(it):
                     return None
                 self._looked_at(it, place, it.units[place])
             if place not in it.results:
@@ -255,6 +261,9 @@ class EvaluationErrand:
         )
         metadata = evaluation.metadata.touched(self._tools.clock.now(), OPTIMIZER)
         return replace(evaluation, status=EvaluationStatus.COMPLETED, tallies=tallies, lease=None, metadata=metadata)
+
+    def _is_late(self, it: _Open) -> bool:
+        return self._tools.clock.monotonic() >= it.until
 
     def _patience(self, it: _Open) -> float:
         waited = (self._tools.clock.monotonic() - it.changed) * _SHARE

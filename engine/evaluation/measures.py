@@ -1,6 +1,8 @@
 """Measures answers by every kind of metric that needs no model."""
 
+import time
 from collections.abc import Iterable
+from queue import LifoQueue
 from typing import Any
 
 import orjson
@@ -13,6 +15,12 @@ from utilities.apart import Apart, GaveUp
 SECONDS = 2.0
 """What one pattern, schema or expression may take for one answer."""
 
+_TIMES_IN_ALL = 3
+"""How much longer the patterns, schemas and expressions of one answer may take together than one of them."""
+
+_PROCESSES = 2
+"""As many as threads drive evaluations: one with slow metrics does not keep another waiting for each of its answers."""
+
 _WRITTEN: dict[MetricKind, str] = {
     MetricKind.REGEX: "pattern",
     MetricKind.JSON_SCHEMA: "schema",
@@ -21,12 +29,18 @@ _WRITTEN: dict[MetricKind, str] = {
 """Kinds that are measured in a process of their own, with the parameter that says why."""
 
 
+_TOO_LATE = Errored("not measured: the metrics before it took too long")
+
+
 class Measures:
-    """Synchronous, from any thread. The process is started when it is first needed, and lives until `close`."""
+    """Synchronous, from any thread. A process is started when it is first needed, and lives until `close`."""
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self._seconds = seconds
-        self._apart = Apart("engine.evaluation.isolated", seconds)
+        self._processes = [Apart("engine.evaluation.isolated", seconds) for _ in range(_PROCESSES)]
+        self._free: LifoQueue[Apart] = LifoQueue()
+        for process in self._processes:
+            self._free.put(process)
 
     def wrong(self, metric: Metric) -> Wrong | None:
         """What is wrong with a metric's parameters, if anything is."""
@@ -39,8 +53,15 @@ class Measures:
         return None if problem is None else Wrong(written, problem)
 
     def measured(self, metrics: Iterable[Metric], sample: Sample) -> list[Measured]:
-        """All of them but the judges."""
-        return [Measured(metric, self.outcome(metric, sample)) for metric in metrics if metric.kind not in JUDGES]
+        """All of them but the judges. What comes after those that took very long is in error: whoever drives an
+        evaluation is not to be kept for minutes by one answer."""
+        until = time.monotonic() + _TIMES_IN_ALL * self._seconds
+        measured: list[Measured] = []
+        for metric in metrics:
+            if metric.kind not in JUDGES:
+                late = metric.kind not in HERE and time.monotonic() >= until
+                measured.append(Measured(metric, _TOO_LATE if late else self.outcome(metric, sample)))
+        return measured
 
     def outcome(self, metric: Metric, sample: Sample) -> Outcome:
         """Of one metric, which is no judge."""
@@ -60,12 +81,16 @@ class Measures:
         return Value(score=answer["score"], feedback=answer["feedback"])
 
     def close(self) -> None:
-        """Ends the process, whatever it is doing."""
-        self._apart.close()
+        """Ends the processes, whatever they are doing."""
+        for process in self._processes:
+            process.close()
 
     def _asked(self, *request: Any) -> Any:
         """None where the process gave up."""
+        process = self._free.get()
         try:
-            return orjson.loads(self._apart(orjson.dumps(request, option=orjson.OPT_NON_STR_KEYS)))
+            return orjson.loads(process(orjson.dumps(request, option=orjson.OPT_NON_STR_KEYS)))
         except GaveUp:
             return None
+        finally:
+            self._free.put(process)

@@ -1,11 +1,14 @@
 """Evaluations whose process dies at any storage operation, whose judge fails, or whose jobs are taken from them."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from engine.evaluation.measures import Measures
+from engine.evaluation.values import Measured, Metric, Sample
 from engine.jobs.changes import after_event, deleted
 from engine.jobs.job import Lease
 from engine.jobs.queue import JobQuery, Page
@@ -13,8 +16,9 @@ from engine.jobs.states import Event, JobState
 from engine.records.evaluations import BLOCK, Contender, Evaluation, EvaluationStatus, cancelled, discarded
 from engine.records.runs import OPTIMIZER
 from engine.records.store import Storage
+from llm_optimizer.evaluating import EvaluationErrand
 from llm_optimizer.evaluations import build_evaluations
-from tests.support.evaluating import begun, bench, refusing_judge, results_of
+from tests.support.evaluating import answers, begun, bench, refusing_judge, results_of
 from tests.support.factories import CLIENT
 from tests.support.faulty import Fault, Faulty, Plan
 from tests.support.rig import ScriptedHandler, running_pool
@@ -123,6 +127,52 @@ def test_only_so_many_at_a_time(storage: Storage) -> None:
     with bench(storage) as played:
         ended = played.stepped(begun(storage, 3 * BLOCK, max_parallel=7).id)
     assert (ended.done, played.most_waiting) == (3 * BLOCK, 7)
+
+
+class _SlowMeasures(Measures):
+    """Every answer takes two seconds of a clock, which it owns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = _Pushed()
+        self.answers = 0
+
+    def measured(self, metrics: Iterable[Metric], sample: Sample) -> list[Measured]:
+        self.answers += 1
+        self.clock.passed += 2.0
+        return super().measured(metrics, sample)
+
+
+class _Pushed(SystemClock):
+    passed = 0.0
+
+    def monotonic(self) -> float:
+        return self.passed
+
+
+def test_slow_metrics_do_not_make_long_steps(storage: Storage) -> None:
+    """A step ends after a few seconds of measuring and the next one goes on where it was: nothing is measured twice,
+    and no lease lapses meanwhile."""
+    evaluation, slow = begun(storage, 12), _SlowMeasures()
+    with bench(storage) as played:
+        played.errand()
+        played.opened.append(replace(played.opened[0], measures=slow, clock=slow.clock))
+        errand = EvaluationErrand(played.opened[-1])
+        longest = 0
+        while (found := errand.get(evaluation.id)) is not None:
+            before = slow.answers
+            errand.step(found)
+            longest = max(longest, slow.answers - before)
+            played.play(answers, played.opened[-1])
+    assert (slow.answers, longest) == (12, 3)
+    assert len(results_of(storage, evaluation_at_its_end(storage, evaluation))) == 12
+
+
+def evaluation_at_its_end(storage: Storage, evaluation: Evaluation) -> Evaluation:
+    ended = storage.evaluations.get(evaluation.id)
+    assert ended is not None
+    assert ended.status is EvaluationStatus.COMPLETED
+    return ended
 
 
 @pytest.mark.parametrize("change", [cancelled, discarded])

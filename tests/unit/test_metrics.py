@@ -1,5 +1,6 @@
 """engine.evaluation: what each kind of metric says, and what they say together."""
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -175,6 +176,40 @@ def test_a_number_beyond_all_bounds(measures: Measures) -> None:
     outcome = _outcome(measures, "expression", "x", expression="int('9' * 400)")
     assert isinstance(outcome, Errored)
     assert "from 0 to 1" in outcome.reason
+
+
+_ENDLESS = {"pattern": "(a|aa)+$"}
+
+
+def test_one_answer_does_not_take_all_time() -> None:
+    """However many metrics are too slow, an answer is done with after a few times what one of them may take."""
+    metrics = [Metric(kind=MetricKind.REGEX, name=str(number), parameters=_ENDLESS) for number in range(20)]
+    hurried = Measures(seconds=0.1)
+    found = hurried.measured([*metrics, Metric(kind=MetricKind.EXACT, name="e")], Sample(output="a" * 60 + "b"))
+    hurried.close()
+    reasons = [each.outcome.reason for each in found if isinstance(each.outcome, Errored)]
+    assert len(found) == 21
+    assert reasons[0].startswith("took longer")
+    assert reasons[-2] == "not measured: the metrics before it took too long"
+
+
+def test_slow_metrics_keep_no_others_waiting() -> None:
+    """While one answer is measured by something slow another one is measured too."""
+    shared, under_way, ended = Measures(seconds=5.0), threading.Event(), threading.Event()
+
+    def slowly() -> None:
+        under_way.set()
+        shared.outcome(Metric(kind=MetricKind.REGEX, name="slow", parameters=_ENDLESS), Sample(output="a" * 60 + "b"))
+        ended.set()
+
+    busy = threading.Thread(target=slowly)
+    busy.start()
+    assert under_way.wait(5)
+    fine = Metric(kind=MetricKind.REGEX, name="fine", parameters={"pattern": "fine"})
+    assert [shared.outcome(fine, Sample(output="fine")) for _ in range(9)] == [Value(score=1.0)] * 9
+    assert not ended.is_set()
+    shared.close()
+    busy.join()
 
 
 def _measured(outcome: Outcome, weight: float = 1.0, *, hard: bool = False) -> Measured:
