@@ -25,20 +25,26 @@ _REASONS = {
     "cancelled": "it was cancelled",
     "error": "too many answers had no score",
 }
-_NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?( [A-Z]{3})?")
-_NUMERIC = ' class="n"'
+_NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?( [A-Z]{3})?( of \d+)?")
+_NUMERIC, _BEST = ' class="n"', ' class="best"'
+_ROLES = {"work": "working", "eval": "judge", "meta": "editing"}
+_TREE = "Green: the best one. Blue: in the search to its end. Grey: dropped. Lines lead to what a prompt was made of."
+_OUT = (
+    "Fault: the text could not be tried. Gate: it did no better than its parent on a few examples. Race: it fell "
+    "behind while it was scored on more of them. Scores on fewer examples say less."
+)
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c2430;max-width:60rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #dde2e8}
+h1{font-size:1.5rem;overflow-wrap:anywhere}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #dde2e8}
+.wide{overflow-x:auto}.wide table,.wide svg{min-width:34rem}svg{width:100%;height:auto}
 table{border-collapse:collapse;width:100%}td,th{padding:.25rem .6rem;text-align:left;vertical-align:top}
-th{color:#5b6674;font-weight:600}tr{border-bottom:1px solid #eef1f4}td.n{text-align:right;white-space:nowrap}
+th{color:#5b6674;font-weight:600}tr{border-bottom:1px solid #eef1f4}.n{text-align:right;white-space:nowrap}
+td{overflow-wrap:anywhere}.facts{width:auto}.facts td:first-child{color:#5b6674}.best td{font-weight:600}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f6f8fa;padding:.8rem;border-radius:.4rem}
 ins{background:#d3f2d9;text-decoration:none}del{background:#fbd5d5}
 .verdict{font-size:1.1rem;padding:.6rem .9rem;background:#eef4fb;border-left:4px solid #1f5fa8}
-.facts{width:auto}.facts td:first-child{color:#5b6674}
-span{white-space:nowrap}.win{color:#2b8a3e}.loss{color:#c92a2a}.muted{color:#5b6674}svg{max-width:100%;height:auto}
-td{overflow-wrap:anywhere}details{margin:.6rem 0}summary{cursor:pointer}
-@media (max-width:40rem){td,th{padding:.25rem .3rem}body{font-size:14px}}
+span{white-space:nowrap}.win{color:#2b8a3e}.loss{color:#c92a2a}.muted{color:#5b6674}
+details{margin:.6rem 0}summary{cursor:pointer}
 """
 
 
@@ -60,34 +66,62 @@ def _status(report: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _search(report: Mapping[str, Any]) -> Iterable[str]:
-    verdict, reason = report["verdict"], report["finishReason"]
-    if verdict is not None:
-        why = _REASONS.get(str(reason), str(reason))
-        yield f'<p class="verdict">{_text(_VERDICTS[str(verdict)])} The search ended because {_text(why)}.</p>'
+    if report["verdict"] is not None:
+        yield f'<p class="verdict">{_text(verdict_of(report))} {_text(_ended(report))}</p>'
     rows = "".join(f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in _facts(report))
     yield f'<table class="facts">{rows}</table>'
-    yield from _test(report["numbers"].get("test"), undecided=verdict == "not_proven")
+    yield from _test(report)
     yield from _combinations(report["combinations"])
     yield from _plot("Score over spend", score_over_spend(report["points"], report["baseline"]))
-    yield from _plot("Family tree", family_tree(report["candidates"], report["winner"]))
+    yield from _plot("Family tree", family_tree(report["candidates"], report["winner"]), _TREE)
     yield "<h2>What changed in the prompt</h2>"
+    same = report["first"] == report["winner"]
+    yield '<p class="muted">Nothing: the prompt is as it was.</p>' if same else ""
     yield f"<pre>{difference(report['first'], report['winner'])}</pre>"
     yield from ancestry(report["candidates"], report["ancestry"])
-    yield from _items(report["items"])
-    yield from _candidates(report["candidates"])
+    yield from _items(report["items"], weighted=bool(report["numbers"].get("weighted")))
+    yield from _candidates(report)
+
+
+def _ended(report: Mapping[str, Any]) -> str:
+    reason = str(report["finishReason"])
+    return f"The search ended because {_REASONS.get(reason, reason)}."
+
+
+def verdict_of(report: Mapping[str, Any]) -> str:
+    """The verdict in a sentence that is true of the numbers behind it."""
+    verdict, numbers = str(report["verdict"]), report["numbers"]
+    test = numbers.get("test")
+    if verdict == "no_improvement" and all(one["kind"] == "seed" for one in report["candidates"]):
+        return "No other prompt could be tried within the budget."
+    if verdict != "not_proven" or test is None:
+        return _VERDICTS[verdict]
+    if not numbers.get("validated", True):
+        return "The new prompt looked better, but the dataset is too small to keep examples back: nothing is proven."
+    if not test["count"]:
+        return "The new prompt looked better, but the budget ended before it could be tested on unseen examples."
+    if test["mean"] <= 0:
+        return "The new prompt looked better in the search, but on unseen examples it does not do better."
+    return _VERDICTS[verdict]
 
 
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    kept_back = report["holdout"]
+    unseen = report["holdout"]
     rows = [
         ("Strategy", report["strategy"]),
         ("Models", _models(report["winnerModels"])),
+        ("Budget", _budget(report["budget"])),
         ("Prompts tried", len(report["candidates"])),
-        ("Steps", report["steps"]),
         ("Score while searching (validation)", _change(report["baseline"], report["best"])),
-        ("Score on unseen examples (holdout)", _change(kept_back["first"], kept_back["winner"])),
+        ("Score on unseen examples (holdout)", _change(unseen["first"], unseen["winner"])),
     ]
     return [row for row in rows if row[1] != ""]
+
+
+def _budget(budget: Mapping[str, Any]) -> str:
+    told = [f"{budget[name]:,} {name}" for name in ("calls", "tokens", "seconds") if name in budget]
+    amount = budget.get("amount")
+    return ", ".join([*told, f"{amount['amount']:g} {amount['currency']}"] if amount else told)
 
 
 def _change(before: float | None, after: float | None) -> str:
@@ -102,51 +136,64 @@ def _models(found: Mapping[str, Any] | None) -> str:
 
 
 def _combinations(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    """Scores are by the judge that all share."""
     if rows:
         yield "<h2>Combinations of models</h2>"
-        head = ("Models", "Score", "Rollouts", "Cost of 1,000", "Left")
-        yield _table(head, [_combination(row) for row in rows])
+        yield (
+            '<p class="muted">Scores are of each one\'s last playoff, by the judge that all share; the more often one '
+            "went on, the better the prompts that it was scored with.</p>"
+        )
+        yield _table(("Models", "Score", "Rollouts", "Cost of 1,000 rollouts", "Went on"), map(_combination, rows))
 
 
 def _combination(row: Mapping[str, Any]) -> Sequence[Any]:
     cost = "" if row["costPer1000"] is None else f"{row['costPer1000']:.4f}"
-    return _models(row), _score(row["score"]), row["rollouts"], cost, "yes" if row["left"] else "no"
+    return _models(row), _score(row["score"]), f"{row['rollouts']:,}", cost, "to the end" if row["left"] else ""
 
 
-def _test(test: Mapping[str, Any] | None, *, undecided: bool) -> Iterable[str]:
-    if test is None:
+def _test(report: Mapping[str, Any]) -> Iterable[str]:
+    test = report["numbers"].get("test")
+    if test is None or not test["count"]:
         return
+    count = int(test["count"])
+    kept_back = int(report["numbers"]["examples"]["holdout"])
+    of_all = f"{count} of the {kept_back} examples that were kept back" if count < kept_back else f"{count} examples"
     yield "<h2>The proof on examples that the search never saw</h2>"
+    interval = f"95&nbsp;% interval {test['low']:+.3f} to {test['high']:+.3f}"
+    said = " ".join(_said_of(test, report["verdict"]))
+    yield f"<p>Mean gain <strong>{test['mean']:+.3f}</strong> over {of_all}, {interval}: {said}</p>"
+    if count < kept_back:
+        yield '<p class="muted">The budget did not reach for the others, or their answers have no score.</p>'
+
+
+def _said_of(test: Mapping[str, Any], verdict: str) -> Iterable[str]:
+    count, wins, losses = int(test["count"]), int(test["wins"]), int(test["losses"])
     looks, times = int(test.get("looks", 1)), int(test.get("judgements", 1))
-    wins, losses = int(test["wins"]), int(test["losses"])
-    told = [
-        f"{wins} better, {losses} worse, {int(test['count']) - wins - losses} equal.",
-        f"A gain this high would come by luck with a probability of p&nbsp;=&nbsp;{test['p']:.4f}.",
-    ]
+    yield f"{wins} better, {losses} worse, {count - wins - losses} equal."
+    yield f"Were both prompts equally good, luck would give such a gain with probability p&nbsp;=&nbsp;{test['p']:.4f};"
     if looks > 1:
-        told.append(f"It had to be below {test['level']:.4f}, since {looks} runs have looked at these examples.")
+        yield f"p had to be below {test['level']:.4f}, since {looks} runs have looked at these examples."
+    else:
+        yield f"p had to be below {test.get('level', 0.05):g}."
     if times > 1:
-        told.append(f"The judge was asked {times} times about each answer, as it wavers.")
-    if undecided and test["enough"] is not None:
-        told.append(f"If the gain is real, about {test['enough']} examples would prove it four times in five.")
-    yield (
-        f"<p>Mean gain <strong>{test['mean']:+.3f}</strong> over {_text(test['count'])} examples, "
-        f"95&nbsp;% interval {test['low']:+.3f} to {test['high']:+.3f}: {' '.join(told)}</p>"
-    )
+        yield f"The judge was asked {times} times about each answer, as it wavers."
+    if verdict == "not_proven" and test["enough"] is not None:
+        yield f"If the gain is real, about {test['enough']} examples would prove it four times in five."
 
 
-def _plot(title: str, svg: str | None) -> Iterable[str]:
+def _plot(title: str, svg: str | None, legend: str = "") -> Iterable[str]:
     if svg is not None:
-        yield f"<h2>{_text(title)}</h2>{svg}"
+        yield f'<h2>{_text(title)}</h2><div class="wide">{svg}</div>'
+        yield f'<p class="muted">{_text(legend)}</p>' if legend else ""
 
 
-def _items(items: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    if items:
-        names = ("input", "expected", "before", "after")
-        rows = [(*(_cell(one[name]) for name in names), _won(one)) for one in items]
-        yield "<h2>Item by item</h2>"
-        yield _table(("Input", "Expected", "Before", "After", ""), rows, raw_last=True)
+def _items(items: Sequence[Mapping[str, Any]], *, weighted: bool) -> Iterable[str]:
+    if not items:
+        return
+    names = ["input", *(["expected"] if any(one["expected"] is not None for one in items) else [])]
+    names += [*(["weight"] if weighted else []), "before", "after"]
+    rows = [(*(_cell(one[name]) for name in names), _won(one)) for one in items]
+    yield "<h2>Item by item</h2>"
+    yield _table((*map(str.capitalize, names), ""), rows, raw_last=True)
 
 
 def _won(item: Mapping[str, Any]) -> str:
@@ -158,13 +205,21 @@ def _won(item: Mapping[str, Any]) -> str:
     return f'<span class="win">+{gain:.2f}</span>' if gain > 0 else f'<span class="loss">{gain:.2f}</span>'
 
 
-def _candidates(candidates: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    rows = [
-        (one["id"], ", ".join(one["parents"]), one["kind"], _score(one["score"]), one.get("rejected") or "")
-        for one in candidates
-    ]
+def _candidates(report: Mapping[str, Any]) -> Iterable[str]:
+    best = report["ancestry"][-1] if report["ancestry"] else None
+    whole = report["numbers"].get("examples", {}).get("validation")
+    rows = [_tried(one, whole, best) for one in report["candidates"]]
+    marked = [place for place, one in enumerate(report["candidates"]) if one["id"] == best]
     yield "<h2>Prompts that were tried</h2>"
-    yield _table(("Name", "Made of", "How", "Score", "Why it is out"), rows)
+    yield f'<p class="muted">{_text(_OUT)}</p>'
+    yield _table(("Name", "Made of", "How", "Score", "Examples", "Why it is out"), rows, marked=marked)
+
+
+def _tried(one: Mapping[str, Any], whole: int | None, best: str | None) -> Sequence[Any]:
+    scored = one.get("scored") or 0
+    examples = f"{scored} of {whole}" if scored and whole is not None else ""
+    why = "the best one" if one["id"] == best else one.get("rejected") or ""
+    return one["id"], ", ".join(one["parents"]), one["kind"], _score(one["score"]), examples, why
 
 
 def _refinement(report: Mapping[str, Any]) -> Iterable[str]:
@@ -181,7 +236,12 @@ def _refinement(report: Mapping[str, Any]) -> Iterable[str]:
 def _spent(report: Mapping[str, Any]) -> Iterable[str]:
     named = [*report["spent"].items(), ("all", report["total"])]
     rows = [
-        (role, one["calls"], one["inputTokens"], one["outputTokens"], f"{one['seconds']:.1f}", _amount(one))
+        (
+            _ROLES.get(role, role),
+            *(f"{one[name]:,}" for name in ("calls", "inputTokens", "outputTokens")),
+            f"{one['seconds']:,.1f}",
+            _amount(one),
+        )
         for role, one in named
     ]
     yield "<h2>What it took</h2>"
@@ -200,18 +260,32 @@ def _score(score: float | None) -> str:
     return "" if score is None else f"{score:.3f}"
 
 
-def _table(names: Sequence[str], rows: Iterable[Sequence[Any]], *, raw_last: bool = False) -> str:
-    """With `raw_last` the last cell of each row is HTML already."""
-    head = f"<tr>{''.join(f'<th>{_text(name)}</th>' for name in names)}</tr>" if names else ""
-    return f"<table>{head}{''.join(_row(row, raw_last) for row in rows)}</table>"
+def _table(
+    names: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    raw_last: bool = False,
+    marked: Sequence[int] = (),
+) -> str:
+    """With `raw_last` the last cell of each row is HTML already. `marked` are the places of rows that stand out."""
+    cells = [_cells(row, raw_last) for row in rows]
+    numeric = [
+        any(each) and all(_NUMBER.fullmatch(cell) for cell in each if cell) for each in zip(*cells, strict=True)
+    ] or [False] * len(names)
+    sides = [_NUMERIC if each else "" for each in numeric]
+    head = "".join(f"<th{side}>{_text(name)}</th>" for name, side in zip(names, sides, strict=True))
+    body = [
+        f"<tr{_BEST if place in marked else ''}>"
+        + "".join(f"<td{side}>{cell}</td>" for cell, side in zip(row, sides, strict=True))
+        + "</tr>"
+        for place, row in enumerate(cells)
+    ]
+    return f'<div class="wide"><table><tr>{head}</tr>{"".join(body)}</table></div>'
 
 
-def _row(row: Sequence[Any], raw_last: bool) -> str:
+def _cells(row: Sequence[Any], raw_last: bool) -> list[str]:
     cells = [_text("" if cell is None else cell) for cell in row]
-    if raw_last:
-        cells[-1] = str(row[-1])
-    marked = (f"<td{_NUMERIC if _NUMBER.fullmatch(cell) else ''}>{cell}</td>" for cell in cells)
-    return f"<tr>{''.join(marked)}</tr>"
+    return [*cells[:-1], str(row[-1])] if raw_last else cells
 
 
 def _text(value: Any) -> str:

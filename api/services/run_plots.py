@@ -12,7 +12,7 @@ _ACCENT, _MUTED, _GOOD, _DARK = "#1f5fa8", "#9aa4b0", "#2b8a3e", "#5b6674"
 def score_over_spend(points: Sequence[Mapping[str, Any]], baseline: float | None) -> str | None:
     """The best mean on the validation examples over the calls that were made; None where there is nothing to draw."""
     known = [(point["calls"], point["best"]) for point in points if point["best"] is not None]
-    if len(known) < 2:
+    if len({calls for calls, _ in known}) < 3:
         return None
     figure, axes = _axes()
     calls, best = zip(*known, strict=True)
@@ -40,7 +40,8 @@ def family_tree(candidates: Sequence[Mapping[str, Any]], winner: str) -> str | N
         axes.scatter(*at[one["id"]], color=_colour(one, winner), s=60 if one.get("text") == winner else 30, zorder=2)
     for one in (one for one in candidates if one["id"] in at and len(at) <= _MOST_NAMED):
         axes.annotate(one["id"], at[one["id"]], textcoords="offset points", xytext=(4, 5), fontsize=8, color=_DARK)
-    axes.set_xlabel("step that made it")
+    axes.set_xlabel("iteration that made it")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("mean score")
     axes.set_ylim(-0.02, 1.05)
     return _svg(figure, "family")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from api.services.run_page import verdict_of
 from engine.jobs.job import Job
 from engine.jobs.outcome import Completed
 from tests.http.test_runs import body
@@ -35,7 +36,7 @@ def shop(toy: Toy, tmp_path: Path, storage_servers: Servers) -> Iterator[Shop]:
 
 
 def asked(shop: Shop, **fields: Any) -> dict[str, Any]:
-    return body(shop, dataset="d", budget={"calls": 400}, promote="ask", **fields)
+    return body(shop, **{"dataset": "d", "budget": {"calls": 400}, "promote": "ask", **fields})
 
 
 def ended(shop: Shop, toy: Toy, **fields: Any) -> str:
@@ -109,6 +110,44 @@ def test_the_report_tells_how_the_best_prompt_came_about(shop: Shop, toy: Toy) -
     page = shop.call("GET", f"/runs/{run_id}/report?format=html").text
     assert page.count("<details>") == len(line) - 1
     assert f"{line[-1]['id']}, edited from {line[-2]['id']}" in page
+
+
+SEED, CHILD = {"kind": "seed"}, {"kind": "edit"}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "candidates", "numbers", "said"),
+    [
+        ("no_improvement", [SEED], {}, "No other prompt could be tried"),
+        ("no_improvement", [SEED, CHILD], {}, "Nothing that was tried did better"),
+        ("not_proven", [SEED, CHILD], {"validated": False, "test": {"count": 0}}, "too small to keep examples back"),
+        ("not_proven", [SEED, CHILD], {"test": {"count": 0, "mean": 0.0}}, "before it could be tested"),
+        ("not_proven", [SEED, CHILD], {"test": {"count": 30, "mean": -0.1}}, "does not do better"),
+        ("not_proven", [SEED, CHILD], {"test": {"count": 30, "mean": 0.1}}, "do not prove it"),
+        ("proven", [SEED, CHILD], {"test": {"count": 30, "mean": 0.3}}, "proven better"),
+    ],
+)
+def test_the_page_says_what_the_numbers_say(
+    verdict: str, candidates: list[dict[str, Any]], numbers: dict[str, Any], said: str
+) -> None:
+    """A verdict in words never claims a test that was not made, a gain that is none, or tries that there were not."""
+    assert said in verdict_of({"verdict": verdict, "candidates": candidates, "numbers": numbers})
+
+
+def test_a_report_outlives_what_it_was_about(shop: Shop, toy: Toy) -> None:
+    """Models and the budget that applied, also one by default, are facts of the run; the pairs that were not tested
+    are told."""
+    run_id = ended(shop, toy)
+    toy.gone = True
+    report = shop.call("GET", f"/runs/{run_id}/report").json()
+    assert report["winnerModels"] == {"workingModel": "m", "metaModel": "editor", "judgeModel": None}
+    assert report["budget"] == {"calls": 400}
+    toy.gone = False
+    short = ended(shop, toy, budget={"calls": 80})
+    page = shop.call("GET", f"/runs/{short}/report?format=html").text
+    test = shop.call("GET", f"/runs/{short}/report").json()["numbers"]["test"]
+    assert 0 < test["count"] < 30
+    assert f"{test['count']} of the 30 examples that were kept back" in page
 
 
 class Reader(HTMLParser):

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from engine.errors import NotFound
 from engine.jobs.job import Job
 from engine.jobs.outcome import Completed, DeadLettered, Outcome
 from engine.llm import JsonObject
@@ -93,7 +94,8 @@ class Toy:
     """Implements Subjects, and plays all models. `calls` counts jobs by role; `broken` are roles that fail at times.
 
     `told` are the instructions that models had, by role. A `wavering` judge is off by so much, in turn up and down.
-    `weights` are those of examples by the word that they need. `limit` is of all models' answers, in tokens.
+    `weights` are those of examples by the word that they need. `limit` is of all models' answers, in tokens. `gone`:
+    the dataset was deleted.
     """
 
     examples: int = 100
@@ -106,12 +108,15 @@ class Toy:
     told: dict[str, list[str]] = field(default_factory=dict)
     judged_before: Counter[str] = field(default_factory=Counter)
     limit: int | None = None
+    gone: bool = False
     calls: dict[str, int] = field(default_factory=dict)
 
     def pinned(self, run: Run) -> JsonObject:
         return {"prompt": self.prompt}
 
     def load(self, run: Run, pinned: JsonObject) -> Subject:
+        if self.gone:
+            raise NotFound("Dataset", "d")
         plain = [example(number) for number in range(self.examples)]
         known = [replace(one, weight=self.weights.get(one.input["needs"], 1.0)) for one in plain]
         return Subject(
