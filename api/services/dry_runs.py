@@ -113,9 +113,13 @@ class DryRuns:
 
 
 async def _judged(evaluator: Evaluator, metric: Metric, sample: Sample, call: Call) -> Outcome:
-    jobs = [await call(_draft(evaluator, asked)) for asked in judge_calls(metric, sample)]
-    failed = next((job for job in jobs if job.status is not JobState.PROCESSED), None)
-    return judged(metric, [job.response_data for job in jobs]) if failed is None else Unscored(_why(failed))
+    answers = []
+    for asked in judge_calls(metric, sample):
+        job = await call(_draft(evaluator, asked))
+        if job.status is not JobState.PROCESSED:
+            return Unscored(_why(job))
+        answers.append(job.response_data)
+    return judged(metric, answers)
 
 
 def _draft(evaluator: Evaluator, asked: JudgeCall) -> CallDraft:

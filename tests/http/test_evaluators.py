@@ -126,12 +126,16 @@ def test_a_judge_that_cannot_change_anything_is_not_asked(shop: Shop, fake: Fake
 
 
 def test_a_judge_that_fails_leaves_it_unscored(shop: Shop, fake: FakeProvider) -> None:
-    """A judge that refuses, or a model that does, gives no score at all: never a 0."""
+    """A judge that refuses, or a model that does, gives no score at all: never a 0. Of a pair that can have none
+    any more the other order is not asked."""
     fake.script.add(Rule(fault("refusal")))
     shown = tried(shop, made(shop, JUDGE, EXACT), output="x", expected="x")
     assert (shown["outcome"], shown["score"]) == ("unscored", None)
     assert "AnswerRefused" in shown["reason"]
     assert [each["outcome"] for each in shown["metrics"]] == ["unscored", "value"]
+    pair = {"kind": "pairwise_judge", "parameters": JUDGE["parameters"]}
+    halved = tried(shop, made(shop, pair), output="x", expected="y")
+    assert (halved["outcome"], len(halved["jobIds"])) == ("unscored", 1)
     nothing = tried(shop, made(shop, EXACT), model="worker", instructions="Reply.", input="x")
     assert (nothing["outcome"], nothing["output"]) == ("unscored", None)
 
