@@ -128,7 +128,8 @@ class Searching:
             return self._stepped(run)
         except (NotFound, UnknownReference, InvalidField, StorageCorrupt) as error:
             self.forget(run.id)
-            ended = failed(run, str(error), self._tools.clock.now())
+            told = run.progress and replace(run.progress, finish=str(FinishReason.ERROR))
+            ended = failed(replace(run, progress=told), str(error), self._tools.clock.now())
             self._tools.write(replace(ended, withdrawal=Withdrawal.ALL, lease=None))
             return 0.0
         except BaseException:

@@ -15,7 +15,8 @@ and a state that went through JSON (state_codec) goes on exactly as the one that
 seed, a purpose and a counter alone (utilities.draws).
 
 An outside strategy is an entry point of the group `metasync.strategies`: its name is the strategy's name, its object is
-a class that is made without arguments and is a Strategy.
+a class that is made without arguments and is a Strategy. One that raises, or returns what is not as it says here, ends
+its run with the finish reason error.
 """
 
 from collections.abc import Mapping, Sequence

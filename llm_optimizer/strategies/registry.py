@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from engine.errors import UnknownReference
+from llm_optimizer.strategies.guarded import Guarded
 from llm_optimizer.strategies.interface import Strategy
 
 GROUP = "metasync.strategies"
@@ -57,9 +58,9 @@ class Strategies:
         return dict(self._problems)
 
     def get(self, name: str) -> Strategy:
-        """Raises UnknownReference for a name that is not registered."""
+        """Raises UnknownReference for a name that is not registered, InvalidField for a plug-in that cannot be made."""
         plug_in = self._found().get(name)
-        return plug_in() if plug_in is not None else built_in(name)
+        return Guarded(name, plug_in) if plug_in is not None else built_in(name)
 
     def _found(self) -> dict[str, Callable[[], Strategy]]:
         with self._lock:

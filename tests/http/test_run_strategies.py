@@ -109,3 +109,40 @@ def test_a_plug_in_is_asked_for_by_its_name(shop: Shop, tmp_path: Path, monkeypa
     assert run["search"]["finishReason"] == "iterations"
     assert run["search"]["bestPrompt"].endswith("alpha beta gamma delta")
     assert set(run["spent"]) == {"work", "eval"}
+
+
+BREAKS = {
+    "start": ("start", "return {}", "dict is not a State"),
+    "raises": ("plan", "raise OSError('no such wing')", "failed in plan: OSError: no such wing"),
+    "exits": ("plan", "raise SystemExit(3)", "failed in plan: SystemExit: 3"),
+    "nonsense": ("plan", "return ['c1']", "'c1' is not an item"),
+    "stranger": ("plan", "return [Evaluate(candidate='c9', example='x')]", "there is no candidate 'c9'"),
+    "stuck": ("apply", "return state", "it would ask the same for ever"),
+    "mute": ("done", "return 'enough'", "'enough' is not a FinishReason"),
+    "lost": ("best", "return Best(candidate='c9', mean=1.0)", "there is no candidate 'c9'"),
+}
+
+
+@pytest.mark.parametrize("case", BREAKS)
+def test_a_plug_in_that_breaks_ends_its_run(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """Whatever a plug-in raises or returns, its run is refused or fails with the reason; it is not tried for ever."""
+    method, body, told = BREAKS[case]
+    module = f"broken_{case}_strategy"
+    own = f"\nclass Broken(AllWords):\n    def {method}(self, *given):\n        state = given[0]\n        {body}\n"
+    (tmp_path / f"{module}.py").write_text(PLUG_IN + own)
+    metadata = tmp_path / f"{module}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[metasync.strategies]\nbroken = {module}:Broken\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    answer = begun(shop, dataset=uploaded(shop), strategy={"name": "broken"}, budget={"calls": 300})
+    if method == "start":
+        assert answer.status_code == 400
+        assert told in answer.text
+        return
+    run = driven(shop, answer.json()["runId"], Toy(judged=True))
+    assert run["status"] == "FAILED"
+    assert told in str(run)
+    assert run["search"]["finishReason"] == "error"
