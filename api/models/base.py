@@ -66,6 +66,15 @@ class Body(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, extra="ignore", allow_inf_nan=False, frozen=True)
 
 
+class StrictBody(BaseModel):
+    """The body, or a part of one, of what existing clients do not know: a field that it does not have is refused.
+
+    A misspelt one that was ignored would cost what it was to prevent.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", allow_inf_nan=False, frozen=True)
+
+
 class Answer(BaseModel):
     """An answer's description: camelCase."""
 

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import orjson
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from api.models.base import Answer, Body, Plain, Resource, resource_to_wire
+from api.models.base import Answer, Plain, Resource, StrictBody, resource_to_wire
 from api.models.job import Object, Text
+from api.models.worker import MOST_FILTERS
 from api.services.datasets import JobSelection
 from engine.jobs.states import JobState
 from engine.records.datasets import LARGEST_ITEM, MOST_ITEMS, Dataset, DatasetItem
@@ -33,6 +34,23 @@ def _item_json(value: Any) -> Any:
     return value
 
 
+def _reference(value: dict[str, Any]) -> dict[str, Any]:
+    """One level deep: what is nested has its path as its name."""
+    flat: dict[str, Any] = {}
+    left = list(value.items())
+    while left:
+        name, held = left.pop()
+        if isinstance(held, dict):
+            left += [(f"{name}.{inner}", deeper) for inner, deeper in held.items()]
+        else:
+            flat[name] = held
+    lists = sorted(name for name, held in flat.items() if isinstance(held, list))
+    if lists or len(flat) > MOST_FILTERS:
+        why = f"{lists[0]} is a list, by which no job is found" if lists else f"more than {MOST_FILTERS} fields"
+        raise ValueError(why)
+    return dict(sorted(flat.items()))
+
+
 def _not_null(value: Any) -> Any:
     if value is None:
         raise ValueError("must not be null")
@@ -49,7 +67,7 @@ ItemId = Annotated[str, BeforeValidator(_number_as_text), Field(min_length=1, ma
 Tag = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 
 
-class DatasetItemIn(Body):
+class DatasetItemIn(StrictBody):
     """`input` is what a prompt gets, `expected` the right answer where there is one; both are any JSON."""
 
     id: ItemId | None = None
@@ -69,14 +87,14 @@ class DatasetItemIn(Body):
         )
 
 
-class FromJobs(Body):
+class FromJobs(StrictBody):
     """Finished jobs become items, the newest ones: their requestData is the input, with `answers` their result what is
     expected. Without a status those that are PROCESSED or CONSUMED."""
 
     operation: Text | None = None
     model: Text | None = None
     status: JobState | None = None
-    client_reference: Object | None = None
+    client_reference: Annotated[Object, AfterValidator(_reference)] | None = None
     limit: int = Field(1000, ge=1, le=10_000)
     answers: bool = True
 
@@ -91,7 +109,7 @@ class FromJobs(Body):
         )
 
 
-class DatasetCreateRequest(Body):
+class DatasetCreateRequest(StrictBody):
     """Exactly one of `items` and `fromJobs`. Implements api.services.datasets.DatasetDraft."""
 
     name: Name

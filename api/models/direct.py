@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from api.models.base import Answer
 from api.models.job import JobCreateRequest, Priority, Temperature, Text
 from api.models.job_answer import JobResponse, Wire, job_to_wire
+from api.models.waiting import WaitingFor, waiting_to_wire
 from api.services.direct import Answered
 
 DEFAULT_SECONDS = 60.0
@@ -24,13 +24,6 @@ class CompleteRequest(JobCreateRequest):
     timeout: Seconds | None = None
 
 
-class WaitingFor(Answer):
-    """`reason` and `text` as in GET /jobs/{job_id}/explain; database_away where that cannot be told now."""
-
-    reason: str
-    text: str
-
-
 class AcceptedJobResponse(JobResponse):
     """A job that goes on as an ordinary one. `waitsFor` says what for, also when no worker would take it."""
 
@@ -41,5 +34,5 @@ def accepted_to_wire(answered: Answered) -> Wire:
     """The fields of AcceptedJobResponse, without the last one where the job has ended."""
     shown: dict[str, Any] = job_to_wire(answered.job)
     if answered.waits is not None:
-        shown["waitsFor"] = {"reason": answered.waits.reason, "text": answered.waits.text}
+        shown["waitsFor"] = waiting_to_wire((answered.waits.reason, answered.waits.text))
     return shown

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from api.models.base import Body
+from api.models.base import StrictBody
 from api.models.evaluators import MetricOutcomeModel, OutcomeModel, measured_to_wire, outcome_to_wire
 from api.models.job import Format, Prompts, Temperature, Text
 from api.models.runs import ProcessingMetrics
@@ -16,7 +16,7 @@ from engine.records.datasets import DatasetItem
 _SECONDS = 60.0
 
 
-class DryRunRequest(Body):
+class DryRunRequest(StrictBody):
     """One item, with its `output` or with a `model` that gives one, told by `prompts` and `instructions`."""
 
     input: Any = None

@@ -5,12 +5,14 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from api.models.base import SAFE_INTEGER, Answer, Body, Resource, Short, resource_to_wire
+from api.models.base import SAFE_INTEGER, Answer, Resource, Short, StrictBody, resource_to_wire
 from api.models.datasets import Name
 from api.models.job import Format, Priority, Prompts, Temperature, Text
 from api.models.runs import ProcessingMetrics
+from api.models.waiting import WaitingFor, waiting_to_wire
 from api.services.evaluations import Comparison
 from api.services.summary import metrics_of
+from api.services.waits import Waiting
 from engine.evaluation.statistics import Interval
 from engine.llm import ResponseFormat
 from engine.records.evaluations import MOST_CELLS, Contender, Evaluation, EvaluationStatus, ItemResult, Mark, Tally
@@ -23,11 +25,19 @@ Wire = dict[str, Any]
 Known = Annotated[str, Short, Field(min_length=1)]
 
 
-class ContenderModel(Body):
-    """What a model is told: stored prompts by their ids, a text that is stored nowhere, or both in this order."""
+class ContenderModel(StrictBody):
+    """What a model is told: stored prompts by their ids, a text that is stored nowhere, or both in this order.
+
+    The id of one prompt is taken too, as a text.
+    """
 
     prompts: Prompts = Field(default_factory=list)
     instructions: Annotated[str, Field(max_length=LONGEST_INSTRUCTIONS)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_id(cls, value: Any) -> Any:
+        return {"prompts": [value]} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _something(self) -> "ContenderModel":
@@ -39,7 +49,7 @@ class ContenderModel(Body):
         return Contender(prompts=tuple(self.prompts), instructions=self.instructions or None)
 
 
-class EvaluationCreateRequest(Body):
+class EvaluationCreateRequest(StrictBody):
     """Each of `prompts` is tried with each of `models`: a cell. Implements api.services.evaluations.EvaluationDraft."""
 
     name: Name | None = None
@@ -95,7 +105,8 @@ class CellModel(Answer):
 class EvaluationResponse(Resource):
     """`done` of the `total` answers have their results. Intervals and means of metrics are there at the end.
 
-    `spent` is what calls took by their role: work, eval.
+    `spent` is what calls took by their role: work, eval. `waitsFor` is told of a single evaluation, not in lists: what
+    keeps its jobs from being taken, also that no worker would.
     """
 
     evaluation_id: str
@@ -116,6 +127,7 @@ class EvaluationResponse(Resource):
     failure_reason: str | None = None
     processing_metrics: ProcessingMetrics | None = None
     spent: dict[str, ProcessingMetrics]
+    waits_for: WaitingFor | None = None
 
 
 class ItemResultResponse(Answer):
@@ -162,7 +174,7 @@ class ComparisonResponse(Answer):
     only_other: int
 
 
-def evaluation_to_wire(evaluation: Evaluation) -> Wire:
+def evaluation_to_wire(evaluation: Evaluation, waits: Waiting | None = None) -> Wire:
     """The fields of EvaluationResponse."""
     tallies = evaluation.tallies or (Tally(),) * evaluation.cells
     return {
@@ -184,6 +196,7 @@ def evaluation_to_wire(evaluation: Evaluation) -> Wire:
         "failureReason": evaluation.failure_reason,
         "processingMetrics": metrics_of(evaluation.totals),
         "spent": {role: metrics_of(totals) for role, totals in evaluation.spent.items()},
+        "waitsFor": waiting_to_wire(waits),
         **resource_to_wire(evaluation),
     }
 

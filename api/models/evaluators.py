@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from api.models.base import Answer, Body, JsonObjectIn, Resource, resource_to_wire
+from api.models.base import Answer, JsonObjectIn, Resource, StrictBody, resource_to_wire
 from api.models.datasets import Name
 from api.services.evaluators import EvaluatorDraft
 from engine.evaluation.values import Measured, Metric, MetricKind, Outcome, Unscored, Value
@@ -15,7 +15,7 @@ MOST_METRICS = 50
 Description = Annotated[str, Field(max_length=2_000)]
 
 
-class MetricModel(Body):
+class MetricModel(StrictBody):
     """One measure. A `hard` one below its `threshold` makes the whole score 0."""
 
     kind: MetricKind
@@ -36,7 +36,7 @@ class MetricModel(Body):
         )
 
 
-class EvaluatorCreateRequest(Body):
+class EvaluatorCreateRequest(StrictBody):
     name: Name
     description: Description | None = None
     metrics: Annotated[list[MetricModel], Field(min_length=1, max_length=MOST_METRICS)]

@@ -4,10 +4,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from api.models.base import Answer, Body, Resource, resource_to_wire
+from api.models.base import Answer, Resource, StrictBody, resource_to_wire
 from api.models.job import Object, Priority, Prompts, Temperature, Text
 from api.models.searches import CombinationResult, RunBudgetResult, SearchFields, SearchResult, search_to_wire
+from api.models.waiting import WaitingFor, waiting_to_wire
 from api.services.summary import metrics_of
+from api.services.waits import Waiting
 from engine.records.canaries import MOST_SHARE
 from engine.records.runs import Iteration, ModelRun, Run, RunStatus
 from engine.records.searches import Promotion
@@ -42,7 +44,7 @@ class RunCreateRequest(SearchFields):
         return self
 
 
-class PromoteRequest(Body):
+class PromoteRequest(StrictBody):
     """Where the winner is to be tried out, and on which share of the jobs, before it is published for all."""
 
     prompt_flow: Name
@@ -81,7 +83,10 @@ class ModelRunResult(Answer):
 
 
 class RunResponse(Resource):
-    """`spent` is what calls took by their role: work, eval, meta; `processingMetrics` all of it."""
+    """`spent` is what calls took by their role: work, eval, meta; `processingMetrics` all of it.
+
+    `waitsFor` is told of a single run, not in lists: what keeps its jobs from being taken, also that no worker would.
+    """
 
     run_id: str
     client_id: str
@@ -118,9 +123,10 @@ class RunResponse(Resource):
     max_parallel: int | None
     force: bool | None
     search: SearchResult | None
+    waits_for: WaitingFor | None = None
 
 
-def run_to_wire(run: Run) -> Wire:
+def run_to_wire(run: Run, waits: Waiting | None = None) -> Wire:
     """The fields of RunResponse."""
     return {
         "runId": run.id,
@@ -144,6 +150,7 @@ def run_to_wire(run: Run) -> Wire:
         "processingMetrics": metrics_of(run.totals),
         "spent": {role: metrics_of(totals) for role, totals in run.spent.items()},
         **search_to_wire(run),
+        "waitsFor": waiting_to_wire(waits),
         **resource_to_wire(run),
     }
 

@@ -1,10 +1,11 @@
 """What turns a run into a search over a dataset: the optional fields of its body, and what its answer says of it."""
 
+from difflib import get_close_matches
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from api.models.base import SAFE_INTEGER, Answer, Body
+from api.models.base import SAFE_INTEGER, Answer, Body, StrictBody
 from api.models.job import Object, Text
 from api.models.money import MoneyModel, money_to_wire
 from engine.llm import JsonObject
@@ -25,20 +26,28 @@ Name = Annotated[Text, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=SAFE_INTEGER)]
 
 
-class StrategyModel(Body):
-    """`name` is a built-in strategy (auto, refine, reflect, opro, beam, duel, combos) or a plug-in's."""
+class StrategyModel(StrictBody):
+    """`name` is a built-in strategy (auto, refine, reflect, opro, beam, duel, combos) or a plug-in's.
+
+    The name alone is taken too, as a text.
+    """
 
     name: Name = "auto"
     parameters: Object = Field(default_factory=dict)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
-class SplitModel(Body):
+
+class SplitModel(StrictBody):
     """`holdout` is what the search never sees: a share of the dataset below 1, or a number of items."""
 
     holdout: float | int = Field(ge=0, le=100_000)
 
 
-class RunBudgetModel(Body):
+class RunBudgetModel(StrictBody):
     """What all calls of the run may take, whatever their role. What is absent is not restricted.
 
     Whether a call is made depends on what it can take at most: with a limit in tokens or money, answers of models that
@@ -55,7 +64,7 @@ class RunBudgetModel(Body):
         return RunBudget(calls=self.calls, tokens=self.tokens, amount=amount, seconds=self.seconds)
 
 
-class CombinationModel(Body):
+class CombinationModel(StrictBody):
     """Models by name. A combination's own judge gives the feedback and the scores that it searches by; all are
     compared by the same judge, `referenceJudge`: scores of different ones say nothing about the models.
     """
@@ -69,7 +78,10 @@ class CombinationModel(Body):
 
 
 class SearchFields(Body):
-    """Without `dataset` the others must be absent, and the run refines one prompt on one input."""
+    """Without `dataset` the others must be absent, and the run refines one prompt on one input.
+
+    Unknown fields are ignored, as existing clients are used to, but for those that are nearly one of these.
+    """
 
     dataset: Name | None = Field(None, description="The id of a dataset: the run searches over its items.")
     evaluator: Name | None = Field(
@@ -91,6 +103,16 @@ class SearchFields(Body):
     min_gain: float | None = Field(None, ge=0, le=1, description="The least gain worth a promotion; 0.01 if absent.")
     max_parallel: int | None = Field(None, ge=1, le=MOST_PARALLEL, description="Rollouts at a time; 16 if absent.")
     force: bool | None = Field(None, description="Search also where the prompt is nearly perfect already.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelt(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            known = {field.alias or name for name, field in cls.model_fields.items()}
+            for name in sorted(str(each) for each in value if each not in known):
+                if near := get_close_matches(name, _OPTIONAL, n=1, cutoff=0.8):
+                    raise ValueError(f"{name} is not a field of a run; is {near[0]} meant?")
+        return value
 
     def misplaced(self) -> list[str]:
         """The wire names of fields that are given and mean nothing without a dataset."""
@@ -184,6 +206,9 @@ def search_to_wire(run: Run) -> Wire:
         "force": terms.force,
         "search": None if run.progress is None else _progress_to_wire(run.progress),
     }
+
+
+_OPTIONAL = tuple(sorted(field.alias or name for name, field in SearchFields.model_fields.items()))
 
 
 WIRE_NAMES = (

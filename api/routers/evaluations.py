@@ -48,7 +48,8 @@ async def list_evaluations(page: Paged, access: Accessed, status: Status = None)
 @router.get("/{evaluation_id}", response_model=EvaluationResponse, responses=problems(404))
 async def get_evaluation(evaluation_id: str, access: Accessed) -> Response:
     editor = editor_of(await access.caller())
-    return Json(evaluation_to_wire(await access.call(access.services.data.evaluations.get, editor, evaluation_id)))
+    found = await access.call(access.services.data.evaluations.get, editor, evaluation_id)
+    return Json(evaluation_to_wire(found, await access.call(access.services.waits.of_evaluation, found)))
 
 
 @router.get("/{evaluation_id}/results", response_model=list[ItemResultResponse], responses=problems(404))

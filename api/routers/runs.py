@@ -66,7 +66,8 @@ async def list_runs(page: Paged, access: Accessed, status: Status = None) -> Res
 @router.get("/{run_id}", response_model=RunResponse, responses=problems(404))
 async def get_run(run_id: str, access: Accessed) -> Response:
     editor = editor_of(await access.caller())
-    return Json(run_to_wire(await access.call(access.services.runs.get, editor, run_id)))
+    run = await access.call(access.services.runs.get, editor, run_id)
+    return Json(run_to_wire(run, await access.call(access.services.waits.of_run, run)))
 
 
 @router.patch("/{run_id}/pause", response_model=RunResponse)

@@ -7,16 +7,14 @@ from itertools import islice
 import orjson
 
 from api.services.changing import changed
-from api.services.explain import Explainer
 from api.services.files import FileService
 from api.services.idempotency import IdempotencyKeys, RequestKey
 from api.services.job_drafts import Maker
+from api.services.waits import Waits
 from engine.batches.lines import ENDPOINTS, LONGEST_LINE
 from engine.errors import Duplicate, InvalidField, NotFound, StorageCorrupt, TransitionRefused
 from engine.jobs.job import Job
-from engine.jobs.queue import JobQuery, JobQueue, Page
-from engine.jobs.references import reference_text
-from engine.jobs.states import JobState
+from engine.jobs.queue import JobQueue, Page
 from engine.metadata import Metadata
 from engine.records.batches import OPERATION, WINDOW, Batch, BatchStatus, cancelling
 from engine.records.files import BATCH, CHUNK_BYTES, StoredFile
@@ -25,8 +23,6 @@ from utilities.clock import Clock
 from utilities.ids import ObjectIds
 
 PRIORITY = 100
-_RUNS = frozenset({"in_line", "processing"})
-"""Reasons of an Explanation that mean: it goes on by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +44,7 @@ class BatchService:
         batches: RecordStore[Batch],
         files: FileService,
         queue: JobQueue,
-        explainer: Explainer,
+        waits: Waits,
         *,
         wake: Callable[[str | None], None],
         clock: Clock,
@@ -57,7 +53,7 @@ class BatchService:
         self._batches = batches
         self._files = files
         self._queue = queue
-        self._explainer = explainer
+        self._waits = waits
         self._wake = wake
         self._clock = clock
         self._ids = ids
@@ -133,18 +129,8 @@ class BatchService:
         """What keeps an open batch from going on, as a stable word and a sentence; None where nothing does."""
         if batch.status not in (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS):
             return None
-        job = self._waiting(batch) or self._expected(batch)
-        explained = self._explainer.explain(job)
-        return None if explained.reason in _RUNS else (explained.reason, explained.text)
-
-    def _waiting(self, batch: Batch) -> Job | None:
-        query = JobQuery(
-            client_id=batch.client_id,
-            operation=OPERATION,
-            status=JobState.PENDING,
-            references=(reference_text("batchId", batch.id),),
-        )
-        return next(iter(self._queue.find(query, Page(limit=1))), None)
+        job = self._waits.pending(batch.client_id, OPERATION, "batchId", batch.id) or self._expected(batch)
+        return self._waits.for_(job)
 
     def _expected(self, batch: Batch) -> Job:
         """A job as the batch will make them."""

@@ -27,6 +27,7 @@ from api.services.runs import RunService
 from api.services.stream_keys import StreamKeys
 from api.services.streams import StreamService
 from api.services.usage import UsageService
+from api.services.waits import Waits
 from api.services.workers import WorkerService
 from engine.budgets import Budgets
 from engine.jobs.signals import JobSignals
@@ -57,6 +58,7 @@ class Services:
     direct: DirectService
     openai_calls: OpenAiCalls
     explainer: Explainer
+    waits: Waits
     workers: WorkerService
     usage: UsageService
     streams: StreamService
@@ -93,8 +95,7 @@ def build_services(
     authenticator = Authenticator(storage.clients, KeyHasher(pepper), admin_key, gate, clock)
     catalogue = Catalogue(storage.models, storage.prompts, storage.evaluators, clock)
     intake = JobIntake(storage.jobs, storage.prompt_flows, catalogue, signals=signals, clock=clock, ids=ids)
-    explainer = Explainer(storage, states, clock)
-    models = ModelService(storage.models, registry, clock=clock, ids=ids, forget=catalogue.forget)
+    explainer, waits = _explaining(storage, states, clock)
     files = FileService(storage.files, storage.contents, storage.batches, storage.jobs, clock=clock, ids=ids)
     direct = DirectService(runs, intake, explainer, gate, queue=storage.jobs, signals=signals, clock=clock)
     return Services(
@@ -103,7 +104,7 @@ def build_services(
         clock=clock,
         health=HealthService(storage.ping, registry, gate),
         clients=_clients(storage, control, KeyHasher(pepper), authenticator, clock),
-        models=models,
+        models=(models := ModelService(storage.models, registry, clock=clock, ids=ids, forget=catalogue.forget)),
         model_states=ModelStateService(models, states),
         model_trials=ModelTrialService(models, trials, gate),
         prompts=PromptService(storage.prompts, storage.clients, clock=clock, ids=ids, forget=catalogue.forget),
@@ -113,14 +114,20 @@ def build_services(
         direct=direct,
         openai_calls=OpenAiCalls(direct, runs, gate, queue=storage.jobs, signals=signals, clock=clock),
         explainer=explainer,
+        waits=waits,
         usage=UsageService(storage.usage),
         files=files,
-        batches=BatchService(storage.batches, files, storage.jobs, explainer, wake=wake_batches, clock=clock, ids=ids),
+        batches=BatchService(storage.batches, files, storage.jobs, waits, wake=wake_batches, clock=clock, ids=ids),
         runs=RunService(storage.runs, optimizer, catalogue, clock=clock, ids=ids),
         data=build_data(storage, catalogue, direct, gate, wake=optimizer.wake_evaluation, clock=clock, ids=ids),
         streams=_streams(storage, live, catalogue, clock, ids),
         workers=WorkerService(storage.workers, storage.clients, control, Budgets(storage), clock=clock, ids=ids),
     )
+
+
+def _explaining(storage: Storage, states: ModelStates, clock: Clock) -> tuple[Explainer, Waits]:
+    explainer = Explainer(storage, states, clock)
+    return explainer, Waits(storage.jobs, explainer)
 
 
 def _streams(storage: Storage, live: LiveStreams, catalogue: Catalogue, clock: Clock, ids: ObjectIds) -> StreamService:

@@ -119,6 +119,8 @@ def test_what_is_wrong_is_told_by_line(shop: Shop, kind: str, text: str | bytes,
         {"name": "d", "items": [{"input": 1, "weight": 0}]},
         {"name": "d", "items": [{"input": 1}], "fromJobs": {}},
         {"name": "d", "fromJobs": {"limit": 0}},
+        {"name": "d", "fromJobs": {"clientReference": {"team": [1]}}},
+        {"name": "d", "items": [{"input": 1, "expcted": 1}]},
         [],
     ],
 )
@@ -168,7 +170,9 @@ def test_versions_made_at_once_differ(shop: Shop) -> None:
 
 def test_finished_jobs_become_items(shop: Shop) -> None:
     """What was asked and answered, by a filter, the newest up to the limit, in the order of the jobs."""
-    jobs = [shop.bring_to("PROCESSING", requestData={"n": n}, clientReference={"team": n % 2}) for n in range(4)]
+    jobs = [
+        shop.bring_to("PROCESSING", requestData={"n": n}, clientReference={"team": {"no": n % 2}}) for n in range(4)
+    ]
     shop.bring_to("PENDING")
     for job in jobs:
         answered = shop.call("PATCH", f"/jobs/{job}/full", {"status": "PROCESSED", "responseData": {"value": job[-1]}})
@@ -182,7 +186,8 @@ def test_finished_jobs_become_items(shop: Shop) -> None:
     assert chosen() == jobs
     assert chosen(limit=3) == jobs[1:]
     assert chosen(status="PROCESSED") == jobs[:3]
-    assert chosen(clientReference={"team": 1}, answers=False) == [jobs[1], jobs[3]]
+    for reference in ({"team": {"no": 1}}, {"team.no": 1}):
+        assert chosen(clientReference=reference, answers=False) == [jobs[1], jobs[3]]
     nothing = shop.call("POST", "/datasets", {"name": "none", "fromJobs": {"operation": "other"}})
     assert (nothing.status_code, nothing.json()["detail"]) == (400, "items: there are none")
     both = shop.call("POST", "/datasets", {"name": "answers", "fromJobs": {"limit": 1}})

@@ -69,6 +69,16 @@ def driven(shop: Shop, evaluation: dict[str, Any]) -> dict[str, Any]:
     return eventually(ended, what="the evaluation ended")
 
 
+def test_an_evaluation_says_what_it_waits_for(shop: Shop) -> None:
+    """While nobody takes its jobs it says why; one that has ended waits for nothing."""
+    shop.api.optimizer.start()
+    made = begin(shop)
+    path = f"/evaluations/{made['evaluationId']}"
+    waits = eventually(lambda: shop.call("GET", path).json()["waitsFor"], what="its jobs are in the queue")
+    assert (waits["reason"], "evaluation" in waits["text"]) == ("no_worker", True)
+    assert driven(shop, made)["waitsFor"] is None
+
+
 def compared(shop: Shop, first: str, second: str, query: str = "") -> httpx.Response:
     return shop.call("GET", f"/evaluations/{first}/compare/{second}{query}")
 
@@ -146,10 +156,11 @@ def test_what_an_evaluation_names_has_to_exist(shop: Shop, field: str) -> None:
         {"models": []},
         {"maxParallel": 0},
         {"responseFormat": "xml"},
+        {"maxParalell": 4},
     ],
 )
 def test_an_evaluation_that_cannot_be_is_422(shop: Shop, fields: dict[str, Any]) -> None:
-    """Nothing to say, the same thing twice, and limits."""
+    """Nothing to say, the same thing twice, limits, and a field that is none."""
     assert shop.call("POST", "/evaluations", body(shop, **fields)).status_code == 422
 
 

@@ -73,6 +73,9 @@ def test_a_search_is_answered_as_it_was_asked_for(shop: Shop, toy: Toy) -> None:
         ({"modelCombinations": [{"workingModel": "nowhere", "metaModel": "gpt-test"}]}, 400, "model"),
         ({"maxParallel": 0}, 422, "maxParallel"),
         ({"target": 2}, 422, "target"),
+        ({"evalutor": "e"}, 422, "evalutor is not a field of a run; is evaluator meant?"),
+        ({"budget": {"calls": 5, "monney": 4}}, 422, "monney"),
+        ({"strategy": {"name": "beam", "widht": 4}}, 422, "widht"),
     ],
 )
 def test_what_cannot_be_is_named(shop: Shop, fields: dict[str, Any], status: int, named: str) -> None:
@@ -81,6 +84,12 @@ def test_what_cannot_be_is_named(shop: Shop, fields: dict[str, Any], status: int
     answer = shop.call("POST", "/runs", wanted)
     assert (answer.status_code, named in answer.text) == (status, True), answer.text
     assert shop.call("GET", "/runs").json() == []
+
+
+def test_a_strategy_may_be_named_alone(shop: Shop, toy: Toy) -> None:
+    """As a text; fields that are like none of a run's are ignored, as existing clients are used to."""
+    answer = shop.call("POST", "/runs", asked(shop, strategy="beam", colour="blue"))
+    assert (answer.status_code, answer.json()["strategy"]) == (201, {"name": "beam", "parameters": {}})
 
 
 def test_the_report_tells_what_was_found(shop: Shop, toy: Toy) -> None:

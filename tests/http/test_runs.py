@@ -1,6 +1,7 @@
 """/runs: begun, looked at, held up and ended over HTTP."""
 
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -49,7 +50,17 @@ def test_a_run_begins_with_its_first_job(shop: Shop) -> None:
     assert (job["status"], job["operation"], job["priority"]) == ("PENDING", "optimize", 100)
     assert job["clientReference"] == {"runId": run["runId"], "modelIndex": 0, "iteration": 0}
     assert (job["evalPrompt"], job["metaModel"]) == (shop.prompt, shop.model)
-    assert shop.call("GET", f"/runs/{run['runId']}").json() == run
+    assert shop.call("GET", f"/runs/{run['runId']}").json() == run | {"waitsFor": ANY}
+
+
+def test_a_run_says_what_it_waits_for(shop: Shop) -> None:
+    """While nobody takes its jobs it says why, in a word and in a sentence; a paused one waits for nothing."""
+    run = begin(shop)
+    path = f"/runs/{run['runId']}"
+    waits = shop.call("GET", path).json()["waitsFor"]
+    assert (waits["reason"], "optimize" in waits["text"]) == ("no_worker", True)
+    shop.call("PATCH", f"{path}/pause")
+    assert shop.call("GET", path).json()["waitsFor"] is None
 
 
 @pytest.mark.parametrize("field", ["initialWorkingPromptIds", "evalPromptId", "metaPromptId", "evalModel", "metaModel"])
