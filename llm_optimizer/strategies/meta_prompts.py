@@ -47,7 +47,7 @@ whole instructions anew: keep what works, add the rules that are missing, take o
         + _ANSWER,
         ProposalKind.TRAJECTORY: """You look for better instructions for another language model.
 {{task}}
-The best instructions so far:
+The best instructions so far, with a score of {{score}} of 100:
 ```
 {{prompt}}
 ```

@@ -163,6 +163,17 @@ class TestMetaPrompts:
         assert "Nothing is planned. {{prompt}}" in text
         assert set(shown_ids(self.item())) == set(EXAMPLES)
 
+    def test_a_trajectory_has_all_scores(self) -> None:
+        """The best prompt's too, as whole numbers of a hundred, the others' from the worst on."""
+        state = state_of(prompt="Say it.")
+        for name in ("c1", "c2"):
+            state.candidates[name] = Candidate(id=name, text=f"Say it as {name}.")
+        history = (("c1", 0.101), ("c2", 0.3), ("c0", 0.457))
+        item = Propose(serial=1, kind=ProposalKind.TRAJECTORY, parent="c0", score=0.457, history=history)
+        text = request(state, item, {})
+        assert "a score of 46 of 100:\n```\nSay it.\n```" in text
+        assert text.index("Score 10:\n```\nSay it as c1.") < text.index("Score 30:\n```\nSay it as c2.")
+
     @pytest.mark.parametrize("kind", list(ProposalKind))
     def test_every_template_is_filled(self, kind: ProposalKind) -> None:
         """No placeholder is left over in any request, and each asks for the answer that is read."""
