@@ -11,6 +11,7 @@ dspy, for theirs over HTTP. Without it only ours are measured.
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -249,4 +250,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended too
     sys.exit(main(sys.argv[1:]))
