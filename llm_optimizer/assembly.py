@@ -13,6 +13,7 @@ from engine.records.store import PromptStore, Storage
 from engine.records.values import PromptFlow
 from llm_optimizer.canaries import build_canaries
 from llm_optimizer.evaluations import build_evaluations
+from llm_optimizer.looks import Looks
 from llm_optimizer.proving import Proving
 from llm_optimizer.refinement import job_of
 from llm_optimizer.report import prompts_to_show, report_of
@@ -106,7 +107,8 @@ def build_searching(storage: Storage, tools: RunTools, subjects: Subjects | None
     """`subjects` None: prompts, dataset and evaluator are those of the storage."""
     states = StateStore(storage.run_parts, tools.clock)
     known = subjects or StoredSubjects(storage)
-    return Searching(tools, known, states=states, strategies=Strategies(), proving=Proving(storage.prompts))
+    proving, looks = Proving(storage.prompts), Looks(storage.runs, storage.run_parts, tools.clock)
+    return Searching(tools, known, states=states, strategies=Strategies(), proving=proving, looks=looks)
 
 
 def build_optimizer(

@@ -266,6 +266,12 @@ def verdict_without_test(search: Search) -> Verdict | None:
     return Verdict.NO_IMPROVEMENT if search.winner is None else None
 
 
+def has_proof(search: Search) -> bool:
+    """Whether some example of the holdout has told the winner from the first prompt, or that they are alike."""
+    before, after = search.holdout.get(FIRST, {}), search.holdout.get(WINNER, {})
+    return any(before.get(one) is not None and after.get(one) is not None for one in search.split.holdout)
+
+
 def best_mean(search: Search) -> float | None:
     """The best candidate's mean on the validation examples so far; by comparisons alone there is none."""
     leader = None if search.by_comparison else search.leader

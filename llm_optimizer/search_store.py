@@ -1,13 +1,15 @@
 """The state of a search in storage: JSON, compressed, in parts that no database is too small for.
 
 Two generations exist side by side. The next one is written whole before the run's head names it, so that whoever dies
-in between leaves the last one as it was. A state depends on nothing but what was stored before, so that two processes
-that write the same generation, of which one has lost its lease, write the same.
+in between leaves the last one as it was. A process that has lost its run, however long it stood still before it went
+on, overwrites nothing: it looks at the run's head between reading the parts that are there and writing its own by their
+revisions, and whoever has taken the run over has changed the head before any part.
 """
 
 import base64
 import hashlib
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -47,8 +49,11 @@ class StateStore:
         state: dict[str, Any] = orjson.loads(zlib.decompress(packed))
         return state
 
-    def write(self, run_id: str, generation: int, state: dict[str, Any]) -> StateAt:
-        """Where it is, to be stored in the run's head. Raises LeaseLost where another process writes it just now."""
+    def write(
+        self, run_id: str, generation: int, state: dict[str, Any], is_unchanged: Callable[[], bool] = lambda: True
+    ) -> StateAt:
+        """Where it is, to be stored in the run's head. Raises LeaseLost where another process writes it just now, and
+        where the head is found to have changed."""
         packed = zlib.compress(orjson.dumps(state, option=orjson.OPT_SORT_KEYS), _LEVEL)
         text = base64.b64encode(packed).decode()
         pieces = [text[start : start + LARGEST_PART] for start in range(0, len(text), LARGEST_PART)]
@@ -56,6 +61,8 @@ class StateStore:
             raise StorageCorrupt(f"the state of run {run_id} has outgrown the {MOST_PARTS} parts that a state may have")
         names = [_name(run_id, generation, place) for place in range(len(pieces))]
         known = self._parts.get_many(names)
+        if not is_unchanged():
+            raise LeaseLost(f"run {run_id} was changed meanwhile")
         for name, piece in zip(names, pieces, strict=True):
             self._put(known.get(name), RunPart(id=name, run_id=run_id, text=piece, metadata=self._made()))
         return StateAt(generation=generation, parts=len(pieces), digest=_digest(packed))

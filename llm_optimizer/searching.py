@@ -19,7 +19,7 @@ from llm_optimizer import search as searches
 from llm_optimizer.allowance import Need, Seen, spent_of
 from llm_optimizer.asking import Asking
 from llm_optimizer.desk import Desk
-from llm_optimizer.looks import looks_before
+from llm_optimizer.looks import Looks
 from llm_optimizer.opening import effective, opened
 from llm_optimizer.proving import Proving
 from llm_optimizer.report import report_of
@@ -78,12 +78,14 @@ class Searching:
         states: StateStore,
         strategies: Strategies,
         proving: Proving,
+        looks: Looks,
     ) -> None:
         self._tools = tools
         self._subjects = subjects
         self._states = states
         self._strategies = strategies
         self._proving = proving
+        self._looks = looks
         self._open: dict[str, _Open] = {}
 
     def begun(self, run: Run) -> Run:
@@ -259,6 +261,8 @@ class Searching:
         search.seen = _learned(search.seen, desk)
         search.points = _with_point(search, spent)
         search.withheld = it.search.withheld + desk.withheld()
+        if searches.has_proof(search) and not searches.has_proof(it.search):
+            search.looks = self._looks.number(it.run)
         it.desk = None
         self._store(it, search, spent)
 
@@ -271,8 +275,6 @@ class Searching:
             assert search.state is not None
             told = it.strategy.done(search.state) or reason or FinishReason.NO_IMPROVEMENT
             new = searches.searched(search, it.strategy, told)
-            if new.phase is Phase.HOLDOUT:
-                new.looks = 1 + looks_before(self._tools.runs, it.run)
         else:
             new = searches.ended(search, FinishReason(search.finish or FinishReason.ITERATIONS))
         it.late = False
@@ -284,7 +286,8 @@ class Searching:
     def _store(self, it: _Open, search: Search, spent: Mapping[str, Totals]) -> None:
         """The state first, then the head that names it."""
         now = self._tools.clock.now()
-        at = self._states.write(it.run.id, search.step, searches.to_document(search))
+        state = searches.to_document(search)
+        at = self._states.write(it.run.id, search.step, state, lambda: self._is_unchanged(it.run))
         progress = replace(
             it.progress,
             phase=search.phase,
@@ -301,6 +304,10 @@ class Searching:
         it.run = self._tools.write(run)
         assert it.run.progress is not None
         it.search, it.progress = search, it.run.progress
+
+    def _is_unchanged(self, run: Run) -> bool:
+        stored = self._tools.runs.get(run.id)
+        return stored is not None and stored.revision == run.revision
 
     def _ended(self, run: Run, search: Search, now: datetime) -> Run:
         assert run.progress is not None

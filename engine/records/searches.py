@@ -122,7 +122,10 @@ class SearchProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPart:
-    """A piece of a search's state. `text` is base64; the id says which run, generation and place it belongs to."""
+    """A piece of a search's state: `text` is base64, the id says which run, generation and place it belongs to.
+
+    Marks of looks at a holdout are kept as such too, under no run: see llm_optimizer.looks.
+    """
 
     id: str
     run_id: str
