@@ -15,15 +15,16 @@ from engine.errors import LeaseLost
 from engine.evaluation.measures import Measures
 from engine.jobs.job import Job, Lease
 from engine.jobs.queue import JobQuery, JobQueue, Page
-from engine.jobs.references import canary_text
+from engine.jobs.references import canary_text, reference_text
 from engine.jobs.signals import JobSignals
-from engine.records.canaries import MOST_LOOKED_AT, Canary, CanaryStatus, Pair, ended, looked
+from engine.jobs.states import JobState
+from engine.records.canaries import MOST_LOOKED_AT, OPERATION, Canary, CanaryStatus, Pair, ended, looked
 from engine.records.evaluators import Evaluator
-from engine.records.runs import OPTIMIZER
+from engine.records.runs import OPTIMIZER, Withdrawal
 from engine.records.store import RecordStore, Storage, Where
 from engine.records.values import PromptFlow
 from llm_optimizer.metric_scoring import MetricScoring
-from llm_optimizer.pairing import Pairing, Standing
+from llm_optimizer.pairing import TRIAL, Pairing, Standing
 from llm_optimizer.rollouts import is_awaited, job_of
 from llm_optimizer.run_tools import Watch
 from llm_optimizer.withdrawal import OwnJobs
@@ -72,6 +73,7 @@ class CanaryErrand:
         found = self._tools.flows.get(record_id)
         if found is None or not found.canary_open:
             self._tools.watch.forget(record_id)
+            self._withdraw_ended(record_id, None if found is None else found.client_id)
             return None
         return found
 
@@ -81,6 +83,7 @@ class CanaryErrand:
     def step(self, record: PromptFlow) -> float | None:
         """Pairs that are complete are stored, and with them what they say: one write for all of a flow's canaries."""
         self._tools.watch.taken(record.id)
+        self._withdraw_ended(record.id, record.client_id, record.canaries)
         steps = [self._advanced(record, canary) for canary in record.canaries]
         canaries = tuple(canary for canary, _ in steps)
         if canaries != record.canaries:
@@ -98,7 +101,19 @@ class CanaryErrand:
         for old, new in zip(before.canaries, canaries, strict=True):
             if old.status is not new.status:
                 log.info("canary_ended", flow=flow.id, prompt=new.prompt_id, status=str(new.status))
+        if flow.shares != before.shares or not flow.canary_open:
+            self._withdraw_ended(flow.id, flow.client_id, canaries)
         return written
+
+    def _withdraw_ended(self, flow_id: str, client_id: str | None, canaries: Sequence[Canary] = ()) -> None:
+        """Takes back what waits for canaries that run no more, by whatever they were ended: nobody needs it."""
+        running = {canary.id for canary in canaries if canary.status is CanaryStatus.RUNNING}
+        of_flow = (reference_text("promptFlowId", flow_id),)
+        query = JobQuery(client_id=client_id, status=JobState.PENDING, operation=OPERATION, references=of_flow)
+        own = [job for job in self._tools.queue.find(query, Page()) if job.metadata.created_by == OPTIMIZER]
+        left = [job.id for job in own if (job.client_reference or {}).get(TRIAL) not in (None, *running)]
+        if left:
+            self._tools.jobs.withdraw(left, Withdrawal.QUEUED, self._tools.clock.now())
 
     def _advanced(self, flow: PromptFlow, canary: Canary) -> tuple[Canary, bool]:
         """The canary with the pairs that are new, and whether something of it is under way."""

@@ -16,6 +16,9 @@ from llm_optimizer.subject import Example, Scoring
 
 LOWEST_PRIORITY = 1000
 
+TRIAL = "trial"
+"""The name by which its jobs' references tell a canary's own id."""
+
 ANSWER_ERRORS = frozenset(
     error.__name__ for error in (UnusableAnswer, AnswerRefused, ContentFiltered, AnswerCutOff, AnswerMisfits)
 )
@@ -55,7 +58,7 @@ def owner_of(flow: PromptFlow, canary: Canary) -> Owner:
         planned_at=canary.since,
         created_by=OPTIMIZER,
         priority=LOWEST_PRIORITY,
-        reference={"promptFlowId": flow.id, "canary": canary.prompt_id},
+        reference={"promptFlowId": flow.id, "canary": canary.prompt_id, TRIAL: canary.id},
     )
 
 

@@ -66,8 +66,8 @@ class RunService:
         """A running one; without a dataset its first job is in the queue. Raises UnknownReference and InvalidField."""
         wanted = _wanted(draft)
         known = self._catalogue.known([wanted])
-        for field, judge in _judges(draft.terms()):
-            _check_judge(known, field, judge, maker)
+        for field, model in _named_models(draft.terms()):
+            _check_model(known, field, model, maker)
         known.check(wanted, maker.owner)
         run = Run(
             id=self._ids.new(),
@@ -157,24 +157,25 @@ class RunService:
 
 def _wanted(draft: RunDraft) -> Wanted:
     prompts = (*draft.initial_working_prompt_ids, draft.eval_prompt_id, draft.meta_prompt_id)
-    terms = draft.terms()
-    arms = () if terms is None else terms.combinations
-    arm_models = tuple(name for arm in arms for name in (arm.working, arm.meta))
-    judges = tuple(name for _, name in _judges(terms))
-    return Wanted(prompts, (*draft.working_models, draft.eval_model, draft.meta_model, *arm_models, *judges))
+    named = tuple(name for _, name in _named_models(draft.terms()))
+    return Wanted(prompts, (*draft.working_models, draft.eval_model, draft.meta_model, *named))
 
 
-def _judges(terms: SearchTerms | None) -> list[tuple[str, str]]:
-    """The judges that a search names, each with its field."""
+def _named_models(terms: SearchTerms | None) -> list[tuple[str, str]]:
+    """The models that a search alone names, each with its field."""
     if terms is None:
         return []
-    own = [(f"modelCombinations[{place}].judgeModel", arm.judge) for place, arm in enumerate(terms.combinations)]
-    return [(field, name) for field, name in (*own, ("referenceJudge", terms.reference_judge)) if name is not None]
+    named = [
+        (f"modelCombinations[{place}].{field}", model)
+        for place, arm in enumerate(terms.combinations)
+        for field, model in (("workingModel", arm.working), ("metaModel", arm.meta), ("judgeModel", arm.judge))
+    ]
+    return [(field, name) for field, name in (*named, ("referenceJudge", terms.reference_judge)) if name is not None]
 
 
-def _check_judge(known: Known, field: str, judge: str, maker: Maker) -> None:
+def _check_model(known: Known, field: str, model: str, maker: Maker) -> None:
     try:
-        known.check(Wanted((), (judge,)), maker.owner)
+        known.check(Wanted((), (model,)), maker.owner)
     except UnknownReference as error:
         raise InvalidField(field, str(error)) from error
 

@@ -1,5 +1,6 @@
 """Canaries whose process dies at any storage operation, whose answers fail, or whose jobs are taken from them."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -109,3 +110,34 @@ def test_jobs_that_are_taken_away_give_no_pair(storage: Storage) -> None:
         [canary] = played.stepped(flow.id, worse).canaries
     differences = [pair.difference for pair in canary.pairs]
     assert sorted(differences, key=str) == [-0.75, -0.75, -0.75, None]
+
+
+@pytest.mark.parametrize("ended_by", ["a client", "its evaluator", "a delete"])
+def test_what_is_queued_for_a_canary_ends_with_it(storage: Storage, ended_by: str) -> None:
+    """Whoever ends a canary, calls that wait for it are withdrawn: nobody needs their answers any more. Those of a
+    canary that goes on beside it stay."""
+    flow, other = tried(storage, LOOKS[0]), tried(storage, 3)
+    with bench(storage) as played:
+        played.play(worse)
+        errand = played.errand()
+        for each in (flow, other):
+            errand.step(each)
+        queued = jobs_of(storage, operation=OPERATION, status=JobState.PENDING)
+        assert len(queued) == LOOKS[0] + 3
+        stored = storage.prompt_flows.get(flow.id)
+        assert stored is not None
+        if ended_by == "its evaluator":
+            found = storage.evaluators.get(flow.canary_evaluator or "")
+            assert found is not None
+            storage.evaluators.compare_and_set(replace(found, metadata=found.metadata.deleted(CLOCK.now(), "x")))
+            assert errand.step(stored) is None
+        elif ended_by == "a delete":
+            storage.prompt_flows.compare_and_set(replace(stored, metadata=stored.metadata.deleted(CLOCK.now(), "x")))
+            assert errand.get(flow.id) is None
+        else:
+            storage.prompt_flows.compare_and_set(replace(stored, canaries=()))
+            assert errand.get(flow.id) is None
+        errand.step(other)
+    left = jobs_of(storage, operation=OPERATION, status=JobState.PENDING)
+    assert {(job.client_reference or {})["promptFlowId"] for job in left} == {other.id}
+    assert len(left) == 3

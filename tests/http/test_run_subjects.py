@@ -140,14 +140,16 @@ def test_combinations_have_judges_of_their_own(shop: Shop) -> None:
     assert run["spent"]["eval"]["inputTokens"] == 10 * len(jobs)
 
 
-def test_judges_that_cannot_be_are_named(shop: Shop) -> None:
-    """An unknown one, and one where the evaluator asks no judge; a duel needs a judge that compares."""
+def test_models_that_cannot_be_are_named(shop: Shop) -> None:
+    """An unknown one, whatever it is for, and a judge where the evaluator asks none; a duel needs one that compares."""
     metric = {"kind": "exact", "parameters": {"value": "right"}}
     evaluator = shop.call("POST", "/evaluators", {"name": "right", "metrics": [metric]}).json()["evaluatorId"]
     arm = {"workingModel": shop.model, "metaModel": shop.model}
     dataset = uploaded(shop, 20)
     for fields, named in (
         ({"modelCombinations": [arm, {**arm, "judgeModel": "none"}]}, "modelCombinations[1].judgeModel: model not"),
+        ({"modelCombinations": [arm, {**arm, "workingModel": "none"}]}, "modelCombinations[1].workingModel: model not"),
+        ({"modelCombinations": [{**arm, "metaModel": "none"}, arm]}, "modelCombinations[0].metaModel: model not"),
         ({"referenceJudge": "none"}, "referenceJudge: model not found"),
         ({"referenceJudge": shop.model, "evaluator": evaluator}, "referenceJudge: the evaluator asks no judge"),
         ({"strategy": {"name": "duel"}, "evaluator": evaluator}, "strategy.name: duel needs"),
