@@ -142,7 +142,7 @@ def produced(made: Plant) -> tuple[float, list[str]]:
     return took, ["production" if one in mine else "rollout" for one in ids[before:]]
 
 
-@both
+@pytest.mark.parametrize("backend", one_of_each()[:1], indirect=True)
 def test_a_thousand_jobs_at_a_providers_limit(database: Database) -> None:
     """Jobs of higher priority go first at a provider that is used to its limit: beside rollouts that keep it full they
     give up no more of its turns than to those in flight, and take no longer than the same jobs without any rollout."""
