@@ -150,6 +150,19 @@ class Desk:
         self._advanced()
         self._jobs |= found
 
+    def recover(self, find: Find) -> bool:
+        """Answers what had ended of what a process before this one asked in this step; nothing more is to be asked.
+
+        Whether it had asked anything: what that took is to be counted.
+        """
+        self.known_before(find)
+        asked = {job_id: spec for job_id, spec in self._specs.items() if self._is_new(job_id)}
+        self._leaves |= dict.fromkeys(asked, FREELY)
+        kept = {job_id: job for job_id, job in self._jobs.items() if job is None or not was_dropped(job)}
+        stands = {key: self._asking.standing(item, kept) for key, item in self._open.items()}
+        self._answers |= {key: each.answer for key, each in stands.items() if each.answer is not None}
+        return bool(asked)
+
     def go_on(self, find: Find, jobs: OwnJobs, now: datetime) -> None:
         """Answers what can be answered, and makes the calls that are next."""
         self._reopen(jobs, now)

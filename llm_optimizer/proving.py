@@ -103,16 +103,22 @@ class Proving:
             return run
         if progress.verdict is not Verdict.PROVEN and not force:
             raise Refused(f"run {run.id}: its prompt is {progress.verdict}; force=true promotes it all the same")
-        self._publish(progress.winner_id, now, by)
+        self._publish(run, None if force else progress.best_text, now, by)
         return replace(
             run, progress=replace(progress, verdict=Verdict.PROMOTED), metadata=run.metadata.touched(now, by)
         )
 
-    def _publish(self, prompt_id: str, now: datetime, by: str) -> None:
+    def _publish(self, run: Run, proven: str | None, now: datetime, by: str) -> None:
+        """`proven` is the text that it has to have, None: any."""
+        assert run.progress is not None
+        prompt_id = run.progress.winner_id or ""
         for _ in range(_TRIES):
             prompt = self._prompts.get(prompt_id)
             if prompt is None:
                 raise UnknownReference("Prompt", prompt_id)
+            if proven not in (None, prompt.text):
+                reason = "its prompt was edited after it was proven; force=true promotes it all the same"
+                raise Refused(f"run {run.id}: {reason}")
             changed = replace(prompt, status=PromptStatus.PUBLISHED, metadata=prompt.metadata.touched(now, by))
             if prompt.status is PromptStatus.PUBLISHED or self._prompts.compare_and_set(changed):
                 return

@@ -4,7 +4,7 @@ Between two steps everything is stored. Within a step only the queue knows what 
 follows from the stored state, and a call that was made is found by its id.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -17,7 +17,7 @@ from engine.records.searches import Phase, RunBudget, SearchProgress, SearchTerm
 from llm_optimizer import headroom
 from llm_optimizer import search as searches
 from llm_optimizer.allowance import Need, Seen, spent_of
-from llm_optimizer.asking import Asking
+from llm_optimizer.asking import Asked, Asking
 from llm_optimizer.desk import Desk
 from llm_optimizer.looks import Looks
 from llm_optimizer.opening import effective, opened
@@ -187,15 +187,17 @@ class Searching:
     def _plan(self, it: _Open) -> None:
         """Sets the desk up, or stores the next phase where this one has nothing left to ask."""
         items = searches.plan(it.search, it.strategy, judged=it.subject.scoring.calls > 0)
-        if not items or self._is_late(it) or self._is_stale(it):
-            self._next_phase(it, within_budget=not self._is_late(it))
+        is_late, find = self._is_late(it), self._tools.queue.get_many
+        if not items or is_late or self._is_stale(it):
+            late = _desk(it, _asking(it), items) if items and is_late else None
+            if late is not None and late.recover(find):
+                self._apply(it, late)
+            else:
+                self._next_phase(it, within_budget=not is_late)
             return
         asking = _asking(it)
-        reserve = Reserve(asking, it.search.seen)
-        used, kept = spent_of(it.run.spent.values()) + it.search.withheld, kept_back(it.search, reserve, it.budget)
-        desk = Desk(asking, items, it.terms.max_parallel, Till(reserve, it.budget, used=used, kept=kept))
-        free = desk.known_before(self._tools.queue.get_many)
-        if not desk.take_up(free, pairs=_in_pairs(it.search)):
+        desk = _desk(it, asking, items)
+        if not desk.take_up(desk.known_before(find), pairs=_in_pairs(it.search)):
             self._next_phase(it, within_budget=False)
             return
         it.desk, it.asking, it.began = desk, asking, self._tools.clock.monotonic()
@@ -333,6 +335,12 @@ def _asking(it: _Open) -> Asking:
         texts=searches.texts(it.search),
         state=it.search.state or headroom.state_of(it.search.setup),
     )
+
+
+def _desk(it: _Open, asking: Asking, items: Sequence[Asked]) -> Desk:
+    reserve = Reserve(asking, it.search.seen)
+    used, kept = spent_of(it.run.spent.values()) + it.search.withheld, kept_back(it.search, reserve, it.budget)
+    return Desk(asking, items, it.terms.max_parallel, Till(reserve, it.budget, used=used, kept=kept))
 
 
 def owner_of(run: Run) -> Owner:

@@ -221,3 +221,21 @@ def test_a_short_time_is_waited_for_exactly(storage: Storage) -> None:
     over = run.metadata.created_at + timedelta(seconds=60)
     clock.leap((over - clock.now()).total_seconds() - 0.05)
     assert errand.step(replace(run)) == pytest.approx(0.05)
+
+
+def test_a_process_that_dies_past_the_deadline_loses_no_bill(storage: Storage) -> None:
+    """What a step had asked when its process died is answered and counted by the next one, though its time is over:
+    else the proof at the end would have it to spend again."""
+    clock, toy = LeapingClock(stopped=True), Toy()
+    bench = Bench(storage, storage, toy, clock=clock)
+    run = begun(bench, budget=RunBudget(seconds=60.0, calls=400))
+    bench.errand().step(run)
+    ids = bench.play(toy.play)
+    assert len(ids) > 5
+    clock.leap((run.metadata.created_at - clock.now()).total_seconds() + 61.0)
+    ended = bench.stepped(run.id, play=toy.play)
+    assert ended.progress is not None
+    assert (ended.status, ended.progress.finish) == (RunStatus.COMPLETED, "budget")
+    assert ended.totals.calls == len(ids)
+    assert ended.progress.baseline is not None
+    assert {job.status for job in storage.jobs.get_many(ids).values()} == {JobState.CONSUMED}

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from engine.errors import InvalidField
+from engine.errors import InvalidField, Refused
 from engine.jobs.job import Job
 from engine.jobs.queue import ClaimFilter, ClaimRequest, JobQuery, Page
 from engine.jobs.signals import JobSignals
 from engine.jobs.states import JobState
 from engine.records.runs import OPTIMIZER, Run, RunStatus, Withdrawal, cancelled, discarded, paused, resumed
-from engine.records.searches import Promotion, RunBudget, Verdict
+from engine.records.searches import Phase, Promotion, RunBudget, Verdict
 from engine.records.store import Storage, Where
 from engine.records.values import Money, PromptStatus
 from llm_optimizer.assembly import build_optimizer
 from tests.faults.test_searches import begun, told
 from tests.support.backends import SQLITE
-from tests.support.factories import CLIENT
+from tests.support.factories import CLIENT, IDS
 from tests.support.optimizing import Bench, settled
 from tests.support.toy_world import WORDS, Toy
 from utilities.clock import SystemClock
@@ -99,6 +99,51 @@ def test_looks_at_one_holdout_are_counted(storage: Storage) -> None:
     runs = [ended(storage, toy, budget=budget, dataset_id=name) for name in ("d1", "d1", "d2")]
     tests = [progress_of(run).numbers["test"] for run in runs]
     assert [(test["looks"], test["level"]) for test in tests] == [(1, 0.05), (2, 0.025), (1, 0.05)]
+
+
+def test_a_look_outlives_its_run_and_a_proof_that_asked_nothing_is_none(storage: Storage) -> None:
+    """A deleted run has looked all the same. One whose money was gone before its proof has not."""
+    toy, dataset = Toy(), IDS.new()
+    bench = Bench(storage, storage, toy)
+    poor = begun(bench, dataset_id=dataset, budget=RunBudget(calls=600))
+    errand = bench.errand()
+    while (run := errand.get(poor.id)) is not None:
+        if progress_of(run).phase is Phase.HOLDOUT:
+            assert run.search is not None
+            changed(storage, run, lambda run: replace(run, search=replace(run.search, budget=RunBudget(calls=1))))
+            run, errand = storage.runs.get(run.id), bench.errand()
+            assert run is not None
+        errand.step(run)
+        for job_id in bench.play(toy.play):
+            bench.watch.tell(job_id)
+    stored = storage.runs.get(poor.id)
+    assert stored is not None
+    assert (progress_of(stored).verdict, progress_of(stored).numbers["test"]["count"]) == (Verdict.NOT_PROVEN, 0)
+    looks = []
+    for _ in range(2):
+        run = ended(storage, toy, budget=RunBudget(calls=600), dataset_id=dataset)
+        looks.append(progress_of(run).numbers["test"]["looks"])
+        changed(storage, run, lambda run: discarded(run, CLOCK.now(), by="x"))
+        dropped = bench.errand().get(run.id)
+        assert dropped is not None
+        bench.errand().step(dropped)
+        assert storage.runs.get(run.id) is None
+    assert looks == [1, 2]
+
+
+def test_an_edited_winner_is_not_promoted_unasked(storage: Storage) -> None:
+    """What was proven is a text: a draft that somebody has changed since is refused, unless it is forced."""
+    run = ended(storage, Toy(), budget=RunBudget(calls=600), promote=Promotion.ASK)
+    searching = Bench(storage, storage, Toy()).searching()
+    winner = storage.prompts.get(progress_of(run).winner_id)
+    assert winner is not None
+    assert storage.prompts.compare_and_set(replace(winner, text="Answer nothing."))
+    with pytest.raises(Refused, match="edited"):
+        searching.promoted(run, by="x", force=False)
+    assert searching.promoted(run, by="x", force=True).progress.verdict is Verdict.PROMOTED  # type: ignore[union-attr]
+    again = storage.prompts.get(winner.id)
+    assert again is not None
+    assert (again.status, again.text) == (PromptStatus.PUBLISHED, "Answer nothing.")
 
 
 def test_a_judge_that_wavers_is_asked_several_times(storage: Storage) -> None:
