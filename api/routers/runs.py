@@ -95,7 +95,7 @@ async def cancel_run(run_id: str, access: Accessed) -> Response:
 async def promote_run(
     run_id: str, access: Accessed, force: Forced = False, body: PromoteRequest | None = None
 ) -> Response:
-    """Publishes the prompt that a run has proven to be better; `force` also one that it has not.
+    """Publishes the prompt that a run has proven to be better; `force` also one unproven, or edited since.
 
     With a body it is not published, but becomes a canary of that flow, scored by the run's evaluator.
     """
