@@ -71,6 +71,7 @@ def _searched(run: Run, search: Search, subject: Subject | None) -> JsonObject:
         "ancestry": [one.id for one in _ancestry(search)],
         "first": _cut(search.setup.prompt, LONGEST_TEXT),
         "winner": _cut(leading_text(search), LONGEST_TEXT),
+        "changed": leading_text(search) != search.setup.prompt,
         "winnerPromptId": progress.winner_id,
         "winnerModels": _models(search, arms),
         "combinations": _combinations(search, arms),

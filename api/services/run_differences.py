@@ -7,26 +7,41 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-MOST_WORDS = 6_000
-"""Of a text that is compared word by word; longer ones are compared line by line."""
+MOST_PIECES = 1_000
+"""Lines of a text, or words and gaps of a passage, that are compared one by one: that takes the square of them. What is
+longer is shown as gone and come as a whole."""
 
 _KINDS = {"edit": "edited", "trajectory": "written anew", "mutate": "mutated", "paraphrase": "said in other words"}
 
 
 def difference(before: str, after: str) -> str:
-    """`after` as HTML, with what is new and what is gone marked."""
-    pieces = [re.findall(r"\s+|[^\s]+", text) for text in (before, after)]
-    if max(map(len, pieces)) > MOST_WORDS:
-        pieces = [text.splitlines(keepends=True) for text in (before, after)]
-    old, new = pieces
-    marked = []
+    """`after` as HTML, with what is new and what is gone marked: by lines, and by words in lines that changed."""
+    old, new = (text.splitlines(keepends=True) for text in (before, after))
+    if before == after or max(len(old), len(new)) > MOST_PIECES:
+        return escape(after) if before == after else _marked(before, after)
+    return "".join(
+        escape("".join(gone)) if kind == "equal" else _changed("".join(gone), "".join(come))
+        for kind, gone, come in _steps(old, new)
+    )
+
+
+def _changed(before: str, after: str) -> str:
+    old, new = (re.findall(r"\s+|[^\s]+", text) for text in (before, after))
+    if max(len(old), len(new)) > MOST_PIECES:
+        return _marked(before, after)
+    return "".join(
+        escape("".join(gone)) if kind == "equal" else _marked("".join(gone), "".join(come))
+        for kind, gone, come in _steps(old, new)
+    )
+
+
+def _steps(old: Sequence[str], new: Sequence[str]) -> Iterable[tuple[str, Sequence[str], Sequence[str]]]:
     for kind, start, end, from_, to in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        gone, come = escape("".join(old[start:end])), escape("".join(new[from_:to]))
-        if kind == "equal":
-            marked.append(gone)
-        else:
-            marked += [f"<del>{gone}</del>" if gone else "", f"<ins>{come}</ins>" if come else ""]
-    return "".join(marked)
+        yield kind, old[start:end], new[from_:to]
+
+
+def _marked(gone: str, come: str) -> str:
+    return (f"<del>{escape(gone)}</del>" if gone else "") + (f"<ins>{escape(come)}</ins>" if come else "")
 
 
 def ancestry(candidates: Sequence[Mapping[str, Any]], line: Sequence[str]) -> Iterable[str]:

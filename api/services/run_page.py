@@ -75,8 +75,7 @@ def _search(report: Mapping[str, Any]) -> Iterable[str]:
     yield from _plot("Score over spend", score_over_spend(report["points"], report["baseline"]))
     yield from _plot("Family tree", family_tree(report["candidates"], report["winner"]), _TREE)
     yield "<h2>What changed in the prompt</h2>"
-    same = report["first"] == report["winner"]
-    yield '<p class="muted">Nothing: the prompt is as it was.</p>' if same else ""
+    yield "" if report["changed"] else '<p class="muted">Nothing: the prompt is as it was.</p>'
     yield f"<pre>{difference(report['first'], report['winner'])}</pre>"
     yield from ancestry(report["candidates"], report["ancestry"])
     yield from _items(report["items"], weighted=bool(report["numbers"].get("weighted")))

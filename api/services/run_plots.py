@@ -39,7 +39,8 @@ def family_tree(candidates: Sequence[Mapping[str, Any]], winner: str) -> str | N
     for one in (one for one in candidates if one["id"] in at):
         axes.scatter(*at[one["id"]], color=_colour(one, winner), s=60 if one.get("text") == winner else 30, zorder=2)
     for one in (one for one in candidates if one["id"] in at and len(at) <= _MOST_NAMED):
-        axes.annotate(one["id"], at[one["id"]], textcoords="offset points", xytext=(4, 5), fontsize=8, color=_DARK)
+        style = {"textcoords": "offset points", "xytext": (4, 5), "fontsize": 8, "color": _DARK, "parse_math": False}
+        axes.annotate(one["id"], at[one["id"]], **style)
     axes.set_xlabel("iteration that made it")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("mean score")

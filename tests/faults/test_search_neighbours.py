@@ -133,9 +133,9 @@ SLACK = 3.0
 
 
 def produced(made: Plant) -> list[str]:
-    """For whom the provider was called while 1,000 jobs were done, in order."""
-    before = made.fake.seen.total
+    """For whom the provider was called from when 1,000 jobs were in the queue until they were done, in order."""
     jobs = made.post(PRODUCTION, priority=5)
+    before = made.fake.seen.total
     assert {job.status for job in made.wait(jobs, within=60)} == {JobState.PROCESSED}
     mine = {job.id for job in jobs}
     ids = [call.attempt_id.partition("-")[0] for call in made.fake.seen.calls]
@@ -151,7 +151,7 @@ def test_a_thousand_jobs_at_a_providers_limit(database: Database) -> None:
         made.fake.script.limit("m", meter)
         made.model(limits=Limits(requests_per_minute=LIMIT))
         made.employ(capacity=AT_ONCE)
-        assert produced(made) == ["production"] * PRODUCTION
+        assert set(produced(made)) == {"production"}
         evaluations = build_evaluations(
             made.storage,
             signals=made.replicas[0].signals,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from api.services.run_differences import difference
 from api.services.run_page import verdict_of
 from engine.jobs.job import Job
 from engine.jobs.outcome import Completed
@@ -112,7 +113,7 @@ def test_the_report_tells_how_the_best_prompt_came_about(shop: Shop, toy: Toy) -
     known = {one["id"]: one for one in report["candidates"]}
     line = [known[name] for name in report["ancestry"]]
     assert len(line) > 2
-    assert (line[0]["text"], line[-1]["text"]) == (report["first"], report["winner"])
+    assert (line[0]["text"], line[-1]["text"], report["changed"]) == (report["first"], report["winner"], True)
     assert all(before["id"] == after["parents"][0] for before, after in pairwise(line))
     gain = report["holdout"]["winner"] - report["holdout"]["first"]
     assert gain == pytest.approx(report["numbers"]["test"]["mean"])
@@ -141,6 +142,16 @@ def test_the_page_says_what_the_numbers_say(
 ) -> None:
     """A verdict in words never claims a test that was not made, a gain that is none, or tries that there were not."""
     assert said in verdict_of({"verdict": verdict, "candidates": candidates, "numbers": numbers})
+
+
+def test_differences_are_by_lines_then_by_words() -> None:
+    """What changed within a line is marked alone; texts too long to compare are shown as gone and come; all escaped."""
+    assert difference("Say it.\nBe <b>.", "Say it.\nBe <i> now.") == (
+        "Say it.\nBe <del>&lt;b&gt;.</del><ins>&lt;i&gt; now.</ins>"
+    )
+    long, other = ("\n".join(f"{word} {n}" for n in range(2_000)) for word in "ab")
+    assert difference(long, other) == f"<del>{long}</del><ins>{other}</ins>"
+    assert difference(long, long) == long
 
 
 def test_a_report_outlives_what_it_was_about(shop: Shop, toy: Toy) -> None:
