@@ -147,7 +147,9 @@ def simulated_provider() -> Iterator[str]:
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m demo.optimize", description=__doc__)
-    parser.add_argument("--csv", type=Path, default=NOTES, help="columns input and expected (default: demo/notes.csv)")
+    parser.add_argument(
+        "--csv", type=Path, default=NOTES, help="notes, which the simulated models know (default: demo/notes.csv)"
+    )
     parser.add_argument("--calls", type=int, default=1500, help="the budget in calls of all roles")
     parser.add_argument("--report", type=Path, default=Path("optimize-report.html"), help="where to write the report")
     given = parser.parse_args(argv)
@@ -212,9 +214,9 @@ def _told(run: Json, report: Path) -> int:
     if found["bestPrompt"]:
         print("The best one that it found:\n")
         print("\n".join(f"  {line}" for line in found["bestPrompt"].splitlines()), end="\n\n")
-    if test:
+    if test and test["count"]:
         print(
-            f"On {test['count']} examples that the search never saw it is better by {test['mean']:+.3f} "
+            f"On {test['count']} examples that the search never saw it gains {test['mean']:+.3f} "
             f"(95 % interval {test['low']:+.3f} to {test['high']:+.3f}, p = {test['p']:.4f})."
         )
     print(f"Verdict: {found['verdict']}. The whole report: {report.resolve()}")
