@@ -11,7 +11,7 @@ from api.services.references import Catalogue, Wanted
 from api.services.versions import seen
 from engine.errors import InvalidField, MetasyncError, NotFound, Refused, UnknownReference
 from engine.evaluation.answers import answer_of
-from engine.evaluation.statistics import LEVEL, Paired, paired, weighted_mean
+from engine.evaluation.statistics import LEVEL, MOST_UNSCORED, Paired, paired, weighted_mean
 from engine.jobs.job import Job
 from engine.jobs.queue import Page
 from engine.llm import ResponseFormat
@@ -35,10 +35,6 @@ from utilities.clock import Clock
 from utilities.ids import ObjectIds
 
 KIND = "Evaluation"
-MOST_UNSCORED = 0.2
-"""The share of a cell's answers that may lack a score where a difference is to be proven: what lacks one may not be as
-what has one."""
-
 Wake = Callable[[str | None], None]
 
 

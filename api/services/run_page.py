@@ -92,7 +92,7 @@ def verdict_of(report: Mapping[str, Any]) -> str:
     verdict, numbers = str(report["verdict"]), report["numbers"]
     test = numbers.get("test")
     if verdict == "no_improvement" and all(one["kind"] == "seed" for one in report["candidates"]):
-        return "No other prompt could be tried within the budget."
+        return "No other prompt was tried."
     if verdict != "not_proven" or test is None:
         return _VERDICTS[verdict]
     if not numbers.get("validated", True):

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 DRAWS = 10_000
 RESAMPLES = 2_000
 LEVEL = 0.05
+MOST_UNSCORED = 0.2
+"""The share of answers that may lack a score where something is to follow from the others: what lacks one may not be as
+what has one."""
+
 _MOST_NUMBERS = 100_000_000
 """Of one test or interval: beyond it fewer samples are drawn, at least a hundredth."""
 

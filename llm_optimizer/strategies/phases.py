@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.evaluation.statistics import MOST_UNSCORED
 from llm_optimizer.strategies import pool
 from llm_optimizer.strategies.interface import (
     Answer,
@@ -21,9 +22,8 @@ from llm_optimizer.strategies.interface import (
 )
 from llm_optimizer.strategies.state_codec import copied
 
-MOST_UNSCORED = 0.2
 ENOUGH_TO_JUDGE = 20
-"""A search ends with an error when more than this share of at least so many rollouts has no score."""
+"""A search ends with an error when more than MOST_UNSCORED of at least so many rollouts have no score."""
 
 Answers = Mapping[str, Answer]
 

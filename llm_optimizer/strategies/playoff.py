@@ -7,7 +7,7 @@ of their own the luck of a search hides what the models are worth, and one promp
 that prompt over where it is better than its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from llm_optimizer.strategies import arms, pool
@@ -105,8 +105,8 @@ def adopt(state: State, arm: int, given: arms.CombosParameters) -> None:
     """Takes the leader's prompt into the arm's search where the arm does better with it than with its own."""
     playoff, leader = state.scratch["playoff"], _leader(state)
     scores = playoff.get("shared", {}).get(str(arm), {})
-    own = pool.mean(state, playoff["bests"][str(arm)])
-    shared = pool.mean_of(state, scores, state.setup.validation)
+    mine = state.scores.get(playoff["bests"][str(arm)], {})
+    own, shared = _means(state, state.setup.validation, [mine, scores])
     if not _adopts(state, given) or arm == leader or own is None or shared is None or shared <= own:
         return
     inner, taken = arms.inner_of(state, arm, given), state.candidates[playoff["bests"][str(leader)]]
@@ -128,11 +128,19 @@ def _adopts(state: State, given: arms.CombosParameters) -> bool:
 def score(state: State, arm: int, given: arms.CombosParameters) -> float | None:
     """With the leader's prompt where all have answered with that, and may have it; else with the arm's own too."""
     playoff = state.scratch["playoff"]
-    own = own_score(state, arm, seen(state))
-    shared = pool.mean_of(state, playoff.get("shared", {}).get(str(arm), {}), playoff.get("common", ()))
+    own, answered = own_score(state, arm, seen(state)), playoff.get("shared", {})
+    alive: list[int] = state.scratch["alive"]
+    rows = [answered.get(str(one), {}) for one in alive]
+    shared = _means(state, playoff.get("common", ()), rows)[alive.index(arm)]
     if own is None or shared is None:
         return own
     return shared if _adopts(state, given) else (own + shared) / 2
+
+
+def _means(state: State, examples: Sequence[str], rows: Sequence[Mapping[str, float | None]]) -> list[float | None]:
+    """Of each of `rows`, over the examples that have a score in all of them: a judge's failures are nobody's luck."""
+    scored = [one for one in examples if all(row.get(one) is not None for row in rows)]
+    return [pool.mean_of(state, row, scored) for row in rows]
 
 
 def own_score(state: State, arm: int, examples: Sequence[str]) -> float | None:

@@ -128,7 +128,7 @@ SEED, CHILD = {"kind": "seed"}, {"kind": "edit"}
 @pytest.mark.parametrize(
     ("verdict", "candidates", "numbers", "said"),
     [
-        ("no_improvement", [SEED], {}, "No other prompt could be tried"),
+        ("no_improvement", [SEED], {}, "No other prompt was tried"),
         ("no_improvement", [SEED, CHILD], {}, "Nothing that was tried did better"),
         ("not_proven", [SEED, CHILD], {"validated": False, "test": {"count": 0}}, "too small to keep examples back"),
         ("not_proven", [SEED, CHILD], {"test": {"count": 0, "mean": 0.0}}, "before it could be tested"),

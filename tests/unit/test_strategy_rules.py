@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from llm_optimizer.strategies import pool
+from llm_optimizer.strategies import playoff, pool
+from llm_optimizer.strategies.arms import CombosParameters
 from llm_optimizer.strategies.frontier import merge_pair
 from llm_optimizer.strategies.interface import Candidate, Evaluate, Proposal, Propose, Proposed, Scored, Setup, State
+from llm_optimizer.strategies.parameters import read
 from llm_optimizer.strategies.registry import built_in
 
 IDS = tuple(f"v{number}" for number in range(4))
@@ -61,3 +63,20 @@ def _answer(item: object) -> Scored | Proposed:
         return Proposed(key=item.key, proposals=(Proposal(text="Second."),))
     assert isinstance(item, Evaluate)
     return Scored(key=item.key, score=0.5 if item.candidate == "c0" else 0.58)
+
+
+def test_answers_without_a_score_are_nobodys_luck() -> None:
+    """Arms are ranked by the leader's prompt on the examples on which all of them have a score."""
+    even = (1.0, 0.0, 1.0, 0.0)
+    state = state_of({"0.c0": even, "1.c0": even}, strategy="combos")
+    lost: dict[str, float | None] = {"a": 1.0, "b": None, "c": 0.0}
+    state.scratch["alive"] = [0, 1]
+    state.scratch["playoff"] = {
+        "bests": {"0": "0.c0", "1": "1.c0"},
+        "examples": [],
+        "scores": {},
+        "common": list(lost),
+        "shared": {"0": lost, "1": {"a": 1.0, "b": 0.0, "c": 0.0}},
+    }
+    given = read(CombosParameters, {})
+    assert [playoff.score(state, arm, given) for arm in (0, 1)] == [0.5, 0.5]
