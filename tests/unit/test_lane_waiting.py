@@ -1,8 +1,10 @@
 """Calls that wait for a place in their model's lane."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +43,35 @@ async def _call(lanes: Lanes, model: Model) -> None:
         call.completion = ANSWER
 
 
+@contextmanager
+def ticking(lanes: Lanes) -> Iterator[None]:
+    """As a pool keeps its lanes: without that, a part of a shared concurrency that ran out is heard of by nobody who
+    waits for it."""
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.wait(min(lanes.tick(), 0.05)):
+            pass
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        ticker.join()
+
+
 def test_loops_that_share_a_lane(storage: Storage) -> None:
     """Calls of several event loops that wait for the same few places all get one, and none fails."""
     model = make_model(limits=Limits(concurrency=2))
+    storage.models.add(model)
     lanes = lanes_of(storage)
 
     async def calls() -> list[BaseException | None]:
         return await asyncio.gather(*(_call(lanes, model) for _ in range(300)), return_exceptions=True)
 
-    with ThreadPoolExecutor(4) as threads:
+    with ticking(lanes), ThreadPoolExecutor(4) as threads:
         running = [threads.submit(asyncio.run, calls()) for _ in range(4)]
         outcomes = [outcome for each in running for outcome in each.result()]
 
